@@ -1,0 +1,176 @@
+"""The items table: ids and whatever else is known of each item, row by row.
+
+``items.csv``, ``items.parquet`` or ``items.jsonl``. Attributes keep their types, nested ones included, except
+that every cell of a CSV file is a string. Records hold what JSON can hold: dates become ISO 8601 text, decimals
+and durations (seconds) become numbers, NaN and infinity become null.
+"""
+
+import datetime as dt
+import decimal
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from trainer.dataset import columns, tables
+from trainer.dataset.columns import ITEM, ITEM_ID, ROW
+from trainer.dataset.findings import Example, Findings, UnreadableError, named
+from trainer.dataset.interactions import as_ids, row_examples
+
+FILES = ("items.csv", "items.parquet", "items.jsonl")
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items in the order of their table.
+
+    Attributes:
+        ids: distinct item ids, (items,).
+        records: one an item; ``item_id`` first, under that name.
+        rows: rows of the table; more than ``items`` only if ids repeat, which is an error.
+    """
+
+    file: str
+    ids: pl.Series
+    records: list[Record]
+    rows: int
+
+
+def find_tables(directory: Path) -> list[Path]:
+    """The items tables of a directory; there should be one at most."""
+    return [directory / name for name in FILES if (directory / name).is_file()]
+
+
+def read_catalogue(found: list[Path], findings: Findings) -> Catalogue | None:
+    """Read and check the only table found; None, after an error, if there are several or it gives no items."""
+    path, *others = found
+    if others:
+        names = ", ".join(each.name for each in found)
+        message = f"several items tables ({names}): leave one"
+        findings.error("several_items_tables", path.parent.name, message, len(found))
+        return None
+    try:
+        rows, records = _json_lines(path, findings) if path.suffix == ".jsonl" else _table(path)
+        id_key = _id_key(records)
+    except UnreadableError as fault:
+        findings.unreadable(path.name, fault)
+        return None
+    if not records:
+        findings.error("no_items", path.name, "has no items: add some, or remove the file")
+        return None
+    ids = _ids(path, rows, [record.get(id_key) for record in records], findings)
+    if ids is None:
+        return None
+    keep = ids[ITEM].is_not_null() & ids[ITEM].is_first_distinct()
+    kept = [_renamed(record, id_key, item) for record, item, good in zip(records, ids[ITEM], keep, strict=True) if good]
+    return Catalogue(path.name, ids[ITEM].filter(keep), kept, len(records))
+
+
+def _table(path: Path) -> tuple[list[int], list[Record]]:
+    table = tables.read_table(path)
+    columns_of_bytes = [name for name, kind in table.schema.items() if kind == pl.Binary]
+    if columns_of_bytes:
+        message = f"column {columns_of_bytes[0]!r} holds bytes: store text, or the path of a file"
+        raise UnreadableError("unsupported_type", message)
+    start = tables.first_row(path)
+    records = table.to_dicts()
+    if tables.is_parquet(path):
+        records = [_jsonable(record) for record in records]
+    if not records and not _id_keys(table.columns):
+        raise _no_id_column(table.columns)
+    return list(range(start, start + len(records))), records
+
+
+def _json_lines(path: Path, findings: Findings) -> tuple[list[int], list[Record]]:
+    tables.require_contents(path)
+    tables.require_utf8(path)
+    rows, records, bad = [], [], []
+    with path.open(encoding="utf-8-sig") as file:
+        for row, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                records.append(_json_object(line))
+                rows.append(row)
+            except (ValueError, RecursionError) as fault:
+                bad.append(Example(row, str(fault)))
+    if bad:
+        message = f"{len(bad)} lines are no JSON object: write one object a line"
+        findings.error("malformed_row", path.name, message, len(bad), bad)
+    return rows, records
+
+
+def _json_object(line: str) -> Record:
+    """One line's object; ValueError or RecursionError if it is none, or no text could hold it."""
+    record = json.loads(line)
+    if not isinstance(record, dict):
+        raise ValueError("no object")
+    if "\\ud" in line.lower():
+        json.dumps(record, ensure_ascii=False).encode()  # a lone surrogate is no character
+    return {key: _jsonable(value) for key, value in record.items()}
+
+
+def _id_key(records: list[Record]) -> str:
+    keys = list(dict.fromkeys(key for record in records for key in record))
+    found = _id_keys(keys)
+    if records and not found:
+        raise _no_id_column(keys)
+    return found[0] if found else ITEM_ID
+
+
+def _id_keys(header: list[str]) -> list[str]:
+    return [header[position] for position in columns.resolve(header).get(ITEM, [])]
+
+
+def _no_id_column(header: list[str]) -> UnreadableError:
+    message = f"no column item_id; there are: {named(header)}. Name the id column item_id"
+    return UnreadableError("missing_column", message)
+
+
+def _ids(path: Path, rows: list[int], values: list[object], findings: Findings) -> pl.DataFrame | None:
+    """Columns ``row`` and ``item``, null where a row has no id; None, after an error, for ids of a wrong type."""
+    wrong = [
+        Example(row, repr(value))
+        for row, value in zip(rows, values, strict=True)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, str | int))
+    ]
+    if wrong:
+        message = f"{len(wrong)} item ids are neither string nor integer: store them as strings"
+        findings.error("bad_id_type", path.name, message, len(wrong), wrong)
+        return None
+    texts = pl.Series(ITEM, [None if value is None else str(value) for value in values], dtype=pl.String)
+    ids = pl.DataFrame({ROW: rows}).with_columns(as_ids(texts))
+    empty = ids[ITEM].is_null()
+    if count := int(empty.sum()):
+        message = f"{count} items have no id: fill it in or drop the rows"
+        findings.error("empty_id", path.name, message, count, row_examples(ids, empty, ITEM))
+    repeated = ~ids[ITEM].is_first_distinct() & ~empty
+    if count := int(repeated.sum()):
+        message = f"{count} item ids stand there more than once: keep one row an item"
+        findings.error("duplicate_item_ids", path.name, message, count, row_examples(ids, repeated, ITEM))
+    return ids
+
+
+def _renamed(record: Record, id_key: str, item: str) -> Record:
+    rest = {key: value for key, value in record.items() if key not in (id_key, ITEM_ID)}
+    return {ITEM_ID: item} | rest
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _jsonable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_jsonable(inner) for inner in value]
+    if isinstance(value, float | decimal.Decimal):
+        number = float(value)
+        return number if math.isfinite(number) else None
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, dt.timedelta):
+        return value.total_seconds()
+    return value
