@@ -1,0 +1,67 @@
+"""Recall and NDCG against an implementation with sorted lists and loops, ties included."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from trainer import evaluation
+from trainer.evaluation import Holdout, evaluate, top_items
+
+
+def reference(of_users, of_items, training, held_out) -> dict[str, float]:
+    """User by user: sort all items that are not in training by (-score, index)."""
+    sums: dict[str, list[float]] = {}
+    for user in range(len(of_users)):
+        relevant = set(np.flatnonzero(held_out[user]).tolist())
+        if not relevant or not training[user].any():
+            continue
+        scores = (of_items @ of_users[user]).tolist()
+        ranked = sorted((i for i in range(len(of_items)) if not training[user, i]), key=lambda i: (-scores[i], i))
+        for cutoff in (10, 20):
+            gains = [1 / math.log2(rank + 2) for rank, item in enumerate(ranked[:cutoff]) if item in relevant]
+            ideal = sum(1 / math.log2(rank + 2) for rank in range(min(cutoff, len(relevant))))
+            sums.setdefault(f"recall@{cutoff}", []).append(len(gains) / len(relevant))
+            sums.setdefault(f"ndcg@{cutoff}", []).append(sum(gains) / ideal)
+    return {name: sum(values) / len(values) for name, values in sums.items()}
+
+
+@given(st.integers(1, 8), st.integers(2, 40), st.integers(0, 2**32 - 1))
+def test_metrics_agree_with_the_reference_ties_included(users: int, items: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    # small whole numbers: inner products are exact, and many are equal
+    of_users = generator.integers(-1, 2, (users, 2)).astype(np.float32)
+    of_items = generator.integers(-1, 2, (items, 2)).astype(np.float32)
+    training = generator.random((users, items)) < 0.2
+    held_out = (generator.random((users, items)) < 0.2) & ~training
+    expected = reference(of_users, of_items, training, held_out)
+    holdout = Holdout(sp.csr_matrix(training.astype(np.float32)), sp.csr_matrix(held_out.astype(np.float32)))
+    got = evaluate(torch.from_numpy(np.concatenate([of_users, of_items])), holdout)
+    if not expected:
+        assert all(math.isnan(value) for value in got.values())
+    else:
+        assert got == pytest.approx(expected, abs=1e-12)
+
+
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 12)), elements=st.sampled_from([0, 1, 2])),
+    st.integers(1, 14),
+)
+def test_equal_scores_rank_by_the_lower_item(scores: np.ndarray, count: int) -> None:
+    expected = [sorted(range(len(row)), key=lambda i: (-row[i], i))[:count] for row in scores]
+    assert top_items(torch.from_numpy(scores), count).tolist() == expected
+
+
+def test_chunks_do_not_change_the_figures(monkeypatch) -> None:
+    generator = np.random.default_rng(0)
+    embeddings = torch.from_numpy(generator.normal(size=(50 + 30, 4)).astype(np.float32))
+    training = sp.random(50, 30, density=0.2, random_state=1, format="csr")
+    held_out = sp.random(50, 30, density=0.1, random_state=2, format="csr")
+    whole = evaluate(embeddings, Holdout(training, held_out))
+    monkeypatch.setattr(evaluation, "USERS_PER_CHUNK", 7)
+    assert evaluate(embeddings, Holdout(training, held_out)) == pytest.approx(whole)

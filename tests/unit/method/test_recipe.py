@@ -1,0 +1,49 @@
+"""Recipes: packaged, from a file, overridden; mistakes are named."""
+
+from pathlib import Path
+
+import pytest
+
+from shared.errors import UsageError
+from trainer.recipe import load_recipe, packaged_recipes
+
+
+@pytest.mark.parametrize("name", packaged_recipes())
+def test_every_packaged_recipe_is_valid(name: str) -> None:
+    load_recipe(name)
+
+
+def test_overrides_are_read_as_yaml_and_scientific_notation_is_a_number() -> None:
+    recipe = load_recipe("default", ["learning_rate=1e-3", "modalities=[text]", "student_pooling=mean"])
+    assert recipe.learning_rate == 0.001
+    assert recipe.modalities == ("text",)
+    assert recipe.student_pooling == "mean"
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("learning_rte=1", "learning_rte"),
+        ("learning_rate=fast", "learning_rate"),
+        ("learning_rate=.nan", "learning_rate"),
+        ("width=0", "width"),
+        ("width", "key=value"),
+        ("width=[", "YAML"),
+    ],
+)
+def test_a_mistake_is_named(override: str, named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        load_recipe("default", [override])
+
+
+def test_a_file_works_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    good = tmp_path / "mine.yaml"
+    good.write_text("width: 16\n")
+    assert load_recipe(str(good)).width == 16
+    for content in (b"- a list", b"width: [", b"\xff\xfe"):
+        bad = tmp_path / "bad.yaml"
+        bad.write_bytes(content)
+        with pytest.raises(UsageError, match=r"bad\.yaml"):
+            load_recipe(str(bad))
+    with pytest.raises(UsageError, match="default"):
+        load_recipe("no-such-recipe")

@@ -1,0 +1,243 @@
+"""A whole run: it learns, repeats bit for bit, and goes on after a kill as if there had been none."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from shared.errors import DivergenceError, UserError
+from trainer.dataset import Dataset
+from trainer.distill import LOSS_TERMS, Distillation
+from trainer.evaluation import Holdout, evaluate
+from trainer.inputs import prepare_inputs
+from trainer.recipe import Recipe
+from trainer.sampler import TripletSampler, epoch_generator
+from trainer.training import Listener, TrainedStudent, TrainingRun
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(width=8, batch_size=64, epochs=12, neighbours=5, rank_candidates=16, learning_rate=0.01)
+
+
+def run(dataset: Dataset, folder: Path, recipe: Recipe = RECIPE, seed: int = 0, **options) -> TrainedStudent:
+    return TrainingRun(dataset, recipe, seed, folder, CPU, **options).finish()
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(records: list[dict]) -> list[dict]:
+    return [{k: v for k, v in record.items() if k in ("epoch", "losses", "student", "teachers")} for record in records]
+
+
+def same(one: TrainedStudent, other: TrainedStudent) -> bool:
+    return np.array_equal(one.user_embeddings, other.user_embeddings) and np.array_equal(
+        one.item_embeddings, other.item_embeddings
+    )
+
+
+def test_it_learns_what_the_data_shows(small_dataset: Dataset, tmp_path: Path) -> None:
+    untrained = run(small_dataset, tmp_path / "one", RECIPE.model_copy(update={"epochs": 1, "learning_rate": 1e-6}))
+    trained = run(small_dataset, tmp_path / "many")
+    assert trained.test["recall@10"] > 1.3 * untrained.test["recall@10"]
+    assert set(trained.teachers) == {"id", "image", "text"}
+
+
+def test_the_figures_are_those_of_the_exported_embeddings(small_dataset: Dataset, tmp_path: Path) -> None:
+    trained = run(small_dataset, tmp_path)
+    embeddings = torch.from_numpy(np.concatenate([trained.user_embeddings, trained.item_embeddings]))
+    training = small_dataset.interactions(0)
+    assert evaluate(embeddings, Holdout(training, small_dataset.interactions(1))) == trained.validation
+    assert evaluate(embeddings, Holdout(training, small_dataset.interactions(2))) == trained.test
+    assert trained.validation["recall@20"] == max(record["student"]["recall@20"] for record in lines(tmp_path))
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(small_dataset: Dataset, tmp_path: Path) -> None:
+    first, again, other = (
+        run(small_dataset, tmp_path / name, seed=seed) for name, seed in (("a", 5), ("b", 5), ("c", 6))
+    )
+    assert same(first, again)
+    assert without_times(lines(tmp_path / "a")) == without_times(lines(tmp_path / "b"))
+    assert not same(first, other)
+
+
+class StoppedError(Exception):
+    """Stands for a kill at a chosen step."""
+
+
+class StopAt:
+    """A listener that ends the run at its n-th step."""
+
+    def __init__(self, step: int) -> None:
+        self.left = step
+
+    def __call__(self, done: int, total: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise StoppedError
+
+
+def test_stopped_in_any_epoch_and_resumed_is_as_if_never_stopped(small_dataset: Dataset, tmp_path: Path) -> None:
+    undisturbed = run(small_dataset, tmp_path / "undisturbed")
+    for stop_at in (1, 7, 40):
+        folder = tmp_path / str(stop_at)
+        with pytest.raises(StoppedError):
+            run(small_dataset, folder, listener=Listener(step=StopAt(stop_at)))
+        resumed = run(small_dataset, folder)
+        assert same(resumed, undisturbed)
+        assert resumed.teachers == undisturbed.teachers
+        assert without_times(lines(folder)) == without_times(lines(tmp_path / "undisturbed"))
+
+
+KILLED = """
+import pickle, sys
+from pathlib import Path
+import torch
+from trainer.training import TrainingRun
+dataset, recipe = pickle.loads(Path(sys.argv[1]).read_bytes())
+torch.set_num_threads(int(sys.argv[3]))
+print("ready", flush=True)
+TrainingRun(dataset, recipe, 0, Path(sys.argv[2]), torch.device("cpu")).finish()
+"""
+
+
+@pytest.mark.slow
+def test_killed_by_the_system_at_any_moment_and_resumed(small_dataset: Dataset, tmp_path: Path) -> None:
+    import pickle
+    import time
+
+    recipe = RECIPE.model_copy(update={"epochs": 60, "patience": 60})
+    undisturbed = run(small_dataset, tmp_path / "undisturbed", recipe)
+    handed = tmp_path / "arguments"
+    handed.write_bytes(pickle.dumps((small_dataset, recipe)))
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-c", KILLED, str(handed), str(folder), str(torch.get_num_threads())]
+    for delay in (0.3, 0.7, 1.1):
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(delay)
+            os.kill(process.pid, signal.SIGKILL)
+    resumed = run(small_dataset, folder, recipe)
+    assert same(resumed, undisturbed)
+    assert [record["epoch"] for record in lines(folder)] == list(range(1, len(lines(folder)) + 1))
+
+
+def test_every_loss_term_is_logged_and_their_weighted_sum_is_the_total(small_dataset: Dataset, tmp_path: Path) -> None:
+    run(small_dataset, tmp_path, RECIPE.model_copy(update={"epochs": 2}))
+    for record in lines(tmp_path):
+        terms = record["losses"]
+        assert set(terms) == set(LOSS_TERMS)
+        weights = {"bpr": 1, "teachers": 1, "l2": RECIPE.l2, "contrast": RECIPE.contrast, "rank": RECIPE.rank}
+        weights["embedding"] = RECIPE.embedding
+        assert terms["total"] == pytest.approx(sum(weight * terms[name] for name, weight in weights.items()), rel=1e-4)
+        assert record["peak_memory_mb"] > 10
+        assert record["seconds"]["training"] > 0
+
+
+def test_patience_stops_after_the_best_epoch(small_dataset: Dataset, tmp_path: Path) -> None:
+    trained = run(small_dataset, tmp_path, RECIPE.model_copy(update={"epochs": 300, "patience": 3}))
+    assert trained.epochs == trained.best_epoch + 3
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(small_dataset: Dataset, tmp_path: Path) -> None:
+    run_ = TrainingRun(small_dataset, RECIPE, 0, tmp_path, CPU)
+    run_._run_epoch()
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with torch.no_grad():
+        run_._model.student.encoders.id.users[0, 0] = torch.nan
+    with pytest.raises(DivergenceError, match="bpr"):
+        run_.finish()
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("modalities", [(), ("text",), ("image", "text")])
+def test_any_set_of_modalities_trains(small_dataset: Dataset, tmp_path: Path, modalities) -> None:
+    trained = run(small_dataset, tmp_path, RECIPE.model_copy(update={"modalities": modalities, "epochs": 2}))
+    assert set(trained.teachers) == {"id", *modalities}
+    assert np.isfinite(trained.user_embeddings).all()
+
+
+def test_a_third_modality_and_one_that_no_item_has(small_dataset: Dataset, tmp_path: Path) -> None:
+    image = small_dataset.modalities["image"]
+    nothing = replace(image, name="sound", present=np.zeros_like(image.present), features=np.zeros_like(image.features))
+    extended = replace(small_dataset, modalities={**small_dataset.modalities, "sound": nothing})
+    trained = run(extended, tmp_path, RECIPE.model_copy(update={"epochs": 2}))
+    assert np.isfinite(trained.item_embeddings).all()
+
+
+def test_users_and_items_without_interactions_do_not_make_nan(small_dataset: Dataset, tmp_path: Path) -> None:
+    lonely = replace(
+        small_dataset,
+        users=small_dataset.users[(small_dataset.users > 2) & (small_dataset.items > 2)],
+        items=small_dataset.items[(small_dataset.users > 2) & (small_dataset.items > 2)],
+        labels=small_dataset.labels[(small_dataset.users > 2) & (small_dataset.items > 2)],
+    )
+    trained = run(lonely, tmp_path, RECIPE.model_copy(update={"epochs": 2}))
+    assert np.isfinite(trained.user_embeddings).all()
+    assert np.isfinite(trained.item_embeddings).all()
+
+
+def test_without_validation_data_it_says_what_to_do(small_dataset: Dataset, tmp_path: Path) -> None:
+    labels = np.where(small_dataset.labels == 1, 0, small_dataset.labels).astype(np.int8)
+    with pytest.raises(UserError, match="--split random"):
+        run(replace(small_dataset, labels=labels), tmp_path)
+
+
+def test_a_modality_that_the_dataset_lacks_is_named(small_dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'smell'.*image, text"):
+        run(small_dataset, tmp_path, RECIPE.model_copy(update={"modalities": ("smell",)}))
+
+
+def test_a_damaged_checkpoint_is_named(small_dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK not a checkpoint")
+    with pytest.raises(UserError, match=r"checkpoint\.pt.*--fresh"):
+        run(small_dataset, tmp_path)
+
+
+def test_lightgcn_recipe_is_lightgcn(small_dataset: Dataset) -> None:
+    """Without content and distillation a step has LightGCN's gradient, computed here with dense matrices."""
+    recipe = RECIPE.model_copy(
+        update={"modalities": (), "rank": 0.0, "embedding": 0.0, "contrast": 0.0, "id_edge_drop": 0.0}
+    )
+    inputs = prepare_inputs(small_dataset, recipe, CPU)
+    model = Distillation(inputs, recipe, seed=0)
+    own = model.student.encoders.id
+    tables = [table.detach().clone().requires_grad_() for table in (own.users, own.items)]
+    triplets = next(TripletSampler(inputs.interactions).batches(32, epoch_generator(0, 1)))
+    model.step(triplets, epoch_generator(0, 1))
+
+    interactions = torch.from_numpy(inputs.interactions.toarray())
+    users, items = interactions.shape
+    adjacency = torch.zeros(users + items, users + items)
+    adjacency[:users, users:], adjacency[users:, :users] = interactions, interactions.T
+    factor = adjacency.sum(1).clamp(min=1e-12).rsqrt() * (adjacency.sum(1) > 0)
+    adjacency = factor[:, None] * adjacency * factor[None, :]
+    start = torch.cat(tables)
+    final = (start + adjacency @ start + adjacency @ adjacency @ start) / 3
+    u, p, n = (torch.from_numpy(t) for t in triplets)
+    margin = (final[u] * (final[users + p] - final[users + n])).sum(1)
+    penalty = sum((table**2).sum() for table in (tables[0][u], tables[1][p], tables[1][n])) / 2 / len(u)
+    loss = -torch.log(torch.sigmoid(margin)).mean() + recipe.l2 * penalty
+    loss.backward()
+    assert torch.allclose(own.users.grad, tables[0].grad, atol=1e-6)
+    assert torch.allclose(own.items.grad, tables[1].grad, atol=1e-6)
+
+
+def test_gradients_of_the_whole_loss_reach_student_and_teachers(small_dataset: Dataset) -> None:
+    inputs = prepare_inputs(small_dataset, RECIPE, CPU)
+    model = Distillation(inputs, RECIPE, seed=0)
+    generator = epoch_generator(0, 1)
+    model.start_epoch(generator)
+    model.step(next(TripletSampler(inputs.interactions).batches(64, generator)), generator)
+    for side in (model.student, model.teachers):
+        for name, parameter in side.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name

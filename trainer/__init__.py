@@ -1,0 +1,1 @@
+"""The offline side: data, graphs, teachers, student, distillation, evaluation, export."""

@@ -1,0 +1,40 @@
+"""The commands by name, and how every one of them ends."""
+
+import sys
+
+import typer
+
+from shared.errors import UserError
+from trainer.cli import bench, data, demo, models, output, serving, training
+
+EXIT_CODES = """
+[bold]Exit codes[/bold]: 0 done; 1 the data or the artefact is not usable (the message says what to mend);
+2 a wrong option or recipe key; 3 training diverged; 130 interrupted.
+"""
+
+app = typer.Typer(
+    name="mts4mm",
+    help="Multimodal recommendations: train a distilled student offline, serve its top K online.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(training.train)
+app.command("evaluate")(training.evaluate)
+app.command("validate")(data.validate)
+app.command("demo-data")(data.demo_data)
+app.command("demo")(demo.demo)
+app.command("serve")(serving.serve)
+app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
+
+
+def main() -> None:
+    """Run a command; what a user can mend ends in a message, never in a traceback."""
+    try:
+        app()
+    except UserError as error:
+        output.report_error(error)
+        sys.exit(error.exit_code)

@@ -1,0 +1,110 @@
+"""``mts4mm bench``: measurements as commands; nothing here passes or fails on a time."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainer.cli import output
+
+app = typer.Typer(help="Measure; every figure in the documents comes from one of these.", no_args_is_help=True)
+
+METRICS = ("recall@20", "ndcg@20")
+
+
+@app.command("demo-shop")
+def demo_shop(
+    seeds: Annotated[int, typer.Option(min=1, help="Training seeds 0, 1, ...")] = 3,
+    recipe: Annotated[str, typer.Option(help="Recipe of the student.")] = "demo",
+    json_: output.JsonOption = False,
+) -> None:
+    """Student, each of its teachers, and a LightGCN of the same width, on the demo shop's test split."""
+    from trainer.cli.training import train_and_publish
+    from trainer.dataset import load_dataset
+    from trainer.demo_shop import make_shop
+    from trainer.recipe import load_recipe
+
+    figures: dict[str, list[dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        shop, store = Path(folder) / "shop", Path(folder) / "models"
+        make_shop(shop)
+        data = load_dataset(shop)
+        chosen = load_recipe(recipe)
+        baseline = load_recipe("lightgcn", [f"width={chosen.width}"])
+        for seed in range(seeds):
+            student = train_and_publish(data, chosen, seed, store)[0]
+            lightgcn = train_and_publish(data, baseline, seed, store)[0]
+            figures.setdefault("student", []).append(student.test)
+            for name, parts in student.teachers.items():
+                figures.setdefault(f"{name} teacher", []).append(parts["test"])
+            figures.setdefault("LightGCN", []).append(lightgcn.test)
+    _print_figures(f"demo shop, {seeds} seeds, test", figures, json_)
+
+
+@app.command()
+def propagation(
+    dataset: Annotated[Path, typer.Argument(help="Dataset directory whose user-item graph is used.")],
+    width: Annotated[int, typer.Option(min=1, help="Embedding width.")] = 64,
+    repeats: Annotated[int, typer.Option(min=1, help="Timings of each; the median is printed.")] = 20,
+    json_: output.JsonOption = False,
+) -> None:
+    """Milliseconds of one propagation over the user-item graph: ours, scipy's CSR product, torch.sparse."""
+    import torch
+
+    from trainer import graph
+    from trainer.dataset import TRAIN, load_dataset
+    from trainer.device import choose_device
+    from trainer.propagation import Propagator
+
+    device = choose_device("cpu")
+    adjacency = graph.symmetric_normalisation(graph.bipartite_adjacency(load_dataset(dataset).interactions(TRAIN)))
+    embeddings = torch.randn(adjacency.shape[0], width)
+    ours = Propagator(adjacency, device)
+    sparse = torch.sparse_csr_tensor(
+        torch.as_tensor(adjacency.indptr), torch.as_tensor(adjacency.indices), torch.as_tensor(adjacency.data)
+    )
+    dense = embeddings.numpy()
+    milliseconds = {
+        "embedding_bag (ours)": _median_ms(lambda: ours(embeddings), repeats),
+        "scipy csr": _median_ms(lambda: adjacency @ dense, repeats),
+        "torch.sparse csr": _median_ms(lambda: sparse @ embeddings, repeats),
+    }
+    if json_:
+        output.print_json({"threads": torch.get_num_threads(), "milliseconds": milliseconds})
+        return
+    best = milliseconds["embedding_bag (ours)"]
+    rows = [(name, f"{value:.2f}", f"{value / best:.1f}") for name, value in milliseconds.items()]
+    output.print_table(
+        f"{adjacency.nnz} non-zeros, width {width}, {torch.get_num_threads()} threads",
+        ("product", "ms", "x ours"),
+        rows,
+    )
+
+
+def _print_figures(title: str, figures: dict[str, list[dict[str, float]]], as_json: bool) -> None:
+    if as_json:
+        output.print_json(figures)
+        return
+    rows = []
+    for who, runs in figures.items():
+        cells = [
+            f"{statistics.median(run[metric] for run in runs):.4f} "
+            f"[{min(run[metric] for run in runs):.4f}, {max(run[metric] for run in runs):.4f}]"
+            for metric in METRICS
+        ]
+        rows.append((who, *cells))
+    output.print_table(title, ("median [min, max]", *METRICS), rows)
+
+
+def _median_ms(call: Callable[[], object], repeats: int) -> float:
+    call()
+    timings = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        timings.append(1e3 * (time.perf_counter() - started))
+    return statistics.median(timings)

@@ -1,0 +1,73 @@
+"""``mts4mm models``: what a store holds, and whether it is whole."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shared import artifact
+from shared.errors import ExitCode, UserError
+from trainer.cli import output
+
+app = typer.Typer(help="Look after the artefacts of a store.", no_args_is_help=True)
+
+StoreArgument = Annotated[Path, typer.Argument(help="Model store.")]
+
+
+@app.command("list")
+def list_(store: StoreArgument = Path("models"), json_: output.JsonOption = False) -> None:
+    """The versions in a store, oldest first, and which one is live."""
+    versions = artifact.list_versions(store)
+    if json_:
+        output.print_json([_document(entry) for entry in versions])
+        return
+    output.print_table(
+        str(store),
+        ("version", "", "dataset", "users", "items", "test recall@20", "damage"),
+        [_row(entry) for entry in versions],
+    )
+
+
+@app.command()
+def verify(
+    store: StoreArgument = Path("models"),
+    version: Annotated[str | None, typer.Argument(help="One version; all of them by default.")] = None,
+    json_: output.JsonOption = False,
+) -> None:
+    """Check every file of a version against its manifest; exit code 1 if one is damaged."""
+    known = [entry.version for entry in artifact.list_versions(store)]
+    if not known:
+        raise UserError(f"{store}: no artefact in this store; 'mts4mm train DATASET --out {store}' makes one")
+    if version is not None and version not in known:
+        raise UserError(f"{store}: no version {version}; it holds {', '.join(known)}")
+    names = known if version is None else [version]
+    problems = {name: _damage(store, name) for name in names}
+    if json_:
+        output.print_json(problems)
+    else:
+        for name, problem in problems.items():
+            output.stdout.print(f"{name}: {problem or 'whole'}", highlight=False, markup=False, soft_wrap=True)
+    if any(problems.values()):
+        raise typer.Exit(ExitCode.BAD_INPUT)
+
+
+def _document(entry: artifact.VersionSummary) -> dict[str, Any]:
+    manifest = entry.manifest and entry.manifest.model_dump(mode="json")
+    return {"version": entry.version, "current": entry.current, "damage": entry.damage, "manifest": manifest}
+
+
+def _row(entry: artifact.VersionSummary) -> tuple[object, ...]:
+    live = "live" if entry.current else ""
+    if entry.manifest is None:
+        return (entry.version, live, "-", "-", "-", "-", entry.damage)
+    trained_on, recall = entry.manifest.dataset, entry.manifest.metrics.get("test.recall@20")
+    shown = "-" if recall is None else f"{recall:.4f}"
+    return (entry.version, live, trained_on.name, trained_on.users, trained_on.items, shown, entry.damage or "")
+
+
+def _damage(store: Path, version: str) -> str | None:
+    try:
+        artifact.verify(store / version)
+    except UserError as error:
+        return str(error)
+    return None

@@ -1,0 +1,259 @@
+"""``mts4mm train`` and ``mts4mm evaluate``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shared.errors import UserError
+from trainer.cli import output
+
+if TYPE_CHECKING:
+    from trainer.dataset import Dataset, SplitSpec
+    from trainer.recipe import Recipe
+    from trainer.training import EpochRecord, Listener, Progress, TrainedStudent
+
+DatasetArgument = Annotated[Path, typer.Argument(help="Dataset directory.", show_default=False)]
+
+
+class SplitKind(StrEnum):
+    """How interactions are split."""
+
+    GIVEN = "given"
+    RANDOM = "random"
+    GLOBAL_TIME = "global_time"
+
+
+SplitOption = Annotated[
+    SplitKind | None,
+    typer.Option(help="given (x_label), random (8:1:1 per user) or global_time. By default given if it is there."),
+]
+
+
+def train(
+    dataset: DatasetArgument,
+    out: Annotated[Path, typer.Option(help="Store that the artefact is published to.")] = Path("models"),
+    recipe: Annotated[
+        str, typer.Option(help="A packaged recipe (default, paper, lightgcn) or a YAML file.")
+    ] = "default",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set one value of the recipe; repeatable."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of initialisation and sampling.")] = 0,
+    split: SplitOption = None,
+    split_seed: Annotated[int, typer.Option(min=0, help="Seed of the random split.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an interrupted run instead of resuming it.")] = False,
+    activate: Annotated[bool, typer.Option(help="Make the new version the live one.")] = True,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the recipe with all its values, and stop.")
+    ] = False,
+    json_: output.JsonOption = False,
+) -> None:
+    """Train the student and its teachers on a dataset and publish the student's artefact.
+
+    The dataset is validated first. A run that was interrupted is resumed by giving the same command again; its
+    metrics.jsonl and checkpoints lie under OUT/.runs.
+    """
+    from trainer.recipe import load_recipe
+
+    chosen = load_recipe(recipe, set_ or [])
+    if print_config:
+        _print_recipe(chosen, json_)
+        return
+    from trainer.dataset import load_dataset
+
+    wanted = _split_spec(split, split_seed)
+    _validate_first(dataset, wanted)
+    data = load_dataset(dataset, wanted)
+    trained, version, folder = train_and_publish(data, chosen, seed, out, device=device, fresh=fresh, activate=activate)
+    _print_outcome(data, trained, version, out, folder, as_json=json_)
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Model store, or the folder of one version.", show_default=False)],
+    dataset: DatasetArgument,
+    json_: output.JsonOption = False,
+) -> None:
+    """Judge a finished artefact on the split it was trained with, from its exported embeddings alone."""
+    import numpy as np
+    import torch
+
+    from shared import artifact
+    from trainer.dataset import TEST, TRAIN, VALIDATION, SplitSpec, load_dataset
+    from trainer.evaluation import Holdout
+    from trainer.evaluation import evaluate as judge
+
+    finished = artifact.load_path(model) if (model / "manifest.json").exists() else artifact.load(model)
+    trained_on = finished.manifest.dataset
+    data = load_dataset(dataset, SplitSpec(**trained_on.split.model_dump()))
+    if data.fingerprint != trained_on.fingerprint:
+        raise UserError(
+            f"{dataset} is not the data that version {finished.manifest.version} was trained on "
+            f"({trained_on.name}, fingerprint {trained_on.fingerprint[:12]}; here {data.fingerprint[:12]})"
+        )
+    embeddings = torch.from_numpy(np.concatenate([finished.user_embeddings, finished.item_embeddings]))
+    training = data.interactions(TRAIN)
+    figures = {
+        f"{part}.{name}": value
+        for part, label in (("validation", VALIDATION), ("test", TEST))
+        for name, value in judge(embeddings, Holdout(training, data.interactions(label))).items()
+    }
+    recorded = {name: finished.manifest.metrics.get(name) for name in figures}
+    if json_:
+        output.print_json({"version": finished.manifest.version, "metrics": figures, "recorded": recorded})
+        return
+    rows = [(name, f"{value:.6f}", _figure(recorded[name])) for name, value in figures.items()]
+    output.print_table(f"{finished.manifest.version} on {data.name}", ("metric", "now", "recorded"), rows)
+
+
+def train_and_publish(
+    data: Dataset,
+    recipe: Recipe,
+    seed: int,
+    out: Path,
+    *,
+    device: str = "auto",
+    fresh: bool = False,
+    activate: bool = True,
+) -> tuple[TrainedStudent, str, Path]:
+    """Train with progress bars and publish; returns the student, its version and the run's folder."""
+    from trainer.device import choose_device
+    from trainer.export import publish
+    from trainer.training import CHECKPOINT_FILE, TrainingRun
+
+    where = choose_device(device)
+    folder = out / ".runs" / _run_name(data, recipe, seed)
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    with exclusive(folder), _shown_progress(recipe) as listener:
+        run = TrainingRun(data, recipe, seed, folder, where, listener)
+        if run.progress.epoch:
+            output.say(f"resuming {folder.name} after epoch {run.progress.epoch}")
+        trained = run.finish()
+        version = publish(out, data, recipe, seed, trained, activate=activate)
+        (folder / CHECKPOINT_FILE).unlink()
+    return trained, version, folder
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a run's folder alone; the lock ends with the process, however that ends.
+
+    Raises:
+        UserError: another process trains in it.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another process is training this very run; wait for it or stop it") from None
+        yield
+
+
+def _run_name(data: Dataset, recipe: Recipe, seed: int) -> str:
+    """The same for the same data, recipe and seed, so that the same command finds its interrupted run."""
+    identity = json.dumps([data.fingerprint, recipe.model_dump(mode="json"), seed], sort_keys=True)
+    return f"{data.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+
+def _split_spec(kind: SplitKind | None, seed: int) -> SplitSpec | None:
+    from trainer.dataset import SplitSpec
+
+    return None if kind is None else SplitSpec(kind.value, seed)
+
+
+def _validate_first(directory: Path, split: SplitSpec | None) -> None:
+    from trainer.dataset import render_report, validate_directory
+
+    report = validate_directory(directory, split=split)
+    if report.findings:
+        render_report(report, output.stderr)
+    if not report.ok:
+        raise UserError(f"{directory}: the dataset has errors, see above; 'mts4mm validate {directory}' lists them")
+
+
+def _print_recipe(recipe: Recipe, as_json: bool) -> None:
+    import yaml
+
+    values = recipe.model_dump(mode="json")
+    if as_json:
+        output.print_json(values)
+    else:
+        output.stdout.print(yaml.safe_dump(values, sort_keys=False), end="", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _shown_progress(recipe: Recipe) -> Iterator[Listener]:
+    from trainer.training import Listener
+
+    with output.progress_bars() as bars:
+        epochs = bars.add_task("preparing", total=recipe.epochs, note="")
+        steps = bars.add_task("steps", total=1, note="")
+
+        def on_stage(name: str) -> None:
+            bars.update(epochs, description=f"building the {name}")
+
+        def on_step(done: int, total: int) -> None:
+            bars.update(steps, completed=done, total=total)
+
+        def on_epoch(record: EpochRecord, progress: Progress) -> None:
+            best = progress.validation.get("recall@20", float("nan"))
+            note = (
+                f"loss {record.losses['total']:.3f}  validation R@20 {record.student['recall@20']:.4f}  "
+                f"best {best:.4f} at {progress.best_epoch}"
+            )
+            bars.update(epochs, description="epochs", completed=record.epoch, note=note)
+
+        yield Listener(stage=on_stage, step=on_step, epoch=on_epoch)
+
+
+def _print_outcome(
+    data: Dataset, trained: TrainedStudent, version: str, out: Path, folder: Path, *, as_json: bool
+) -> None:
+    if as_json:
+        output.print_json(_outcome(data, trained, version, out, folder))
+        return
+    judged = {"student": {"validation": trained.validation, "test": trained.test}}
+    judged |= {f"{name} teacher": parts for name, parts in trained.teachers.items()}
+    names = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+    rows = [
+        (who, part, *(_figure(parts[part][name]) for name in names))
+        for who, parts in judged.items()
+        for part in ("validation", "test")
+    ]
+    output.print_table(f"{data.name}, best epoch {trained.best_epoch} of {trained.epochs}", ("", "split", *names), rows)
+    output.stdout.print(f"published {out / version}", highlight=False, soft_wrap=True)
+
+
+def _outcome(data: Dataset, trained: TrainedStudent, version: str, out: Path, folder: Path) -> dict[str, Any]:
+    from trainer.training import peak_memory_mb
+
+    return {
+        "version": version,
+        "path": str(out / version),
+        "run": str(folder),
+        "dataset": data.name,
+        "best_epoch": trained.best_epoch,
+        "epochs": trained.epochs,
+        "validation": trained.validation,
+        "test": trained.test,
+        "teachers": trained.teachers,
+        "peak_memory_mb": round(peak_memory_mb()),
+    }
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,125 @@
+"""Recall@K and NDCG@K by exact full ranking, with the paper's protocol.
+
+Only training items are masked; users without training items are left out; a score is the mean over the users
+with at least one held-out item. Equal scores rank by the lower item index, so a figure never depends on how a
+library happens to order ties.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+CUTOFFS = (10, 20)
+USERS_PER_CHUNK = 512
+
+
+def recall(hits: NDArray[np.bool_], relevant: NDArray[np.int64], cutoff: int) -> NDArray[np.float64]:
+    """Recall@K of each user: ``|top-K and relevant| / |relevant|``.
+
+    Args:
+        hits: (users, >= K), whether the item at each rank is relevant.
+        relevant: (users,), how many items are relevant, at least 1.
+        cutoff: K.
+
+    >>> recall(np.array([[True, False, True]]), np.array([4]), 3).tolist()
+    [0.5]
+    """
+    return np.asarray(hits[:, :cutoff].sum(axis=1) / relevant)
+
+
+def ndcg(hits: NDArray[np.bool_], relevant: NDArray[np.int64], cutoff: int) -> NDArray[np.float64]:
+    """NDCG@K of each user: ``sum over hits of 1 / log2(rank + 1)``, over the same sum of an ideal list.
+
+    Ranks count from 1; the ideal list has its ``min(K, |relevant|)`` first ranks relevant.
+
+    >>> ndcg(np.array([[False, True]]), np.array([1]), 2).round(4).tolist()
+    [0.6309]
+    """
+    discounts = 1 / np.log2(np.arange(2, cutoff + 2))
+    ideal = np.cumsum(discounts)[np.minimum(relevant, cutoff) - 1]
+    found = hits[:, :cutoff]
+    return np.asarray(found @ discounts[: found.shape[1]] / ideal)
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """What a ranking is judged against.
+
+    Attributes:
+        training: (users, items), the interactions to mask.
+        held_out: (users, items), the interactions to find.
+    """
+
+    training: sp.csr_matrix
+    held_out: sp.csr_matrix
+
+    def users(self) -> NDArray[np.int64]:
+        """Users with both training and held-out items."""
+        has_both = (np.diff(self.training.indptr) > 0) & (np.diff(self.held_out.indptr) > 0)
+        return np.flatnonzero(has_both)
+
+
+def evaluate(embeddings: Tensor, holdout: Holdout) -> dict[str, float]:
+    """``recall@10, recall@20, ndcg@10, ndcg@20`` of inner products, Eq. 31; all NaN if there is no user to judge.
+
+    Args:
+        embeddings: (users + items, width), users first.
+        holdout: training and held-out interactions.
+    """
+    users = holdout.users()
+    if len(users) == 0:
+        return {f"{name}@{cutoff}": float("nan") for name in ("recall", "ndcg") for cutoff in CUTOFFS}
+    user_count = holdout.training.shape[0]
+    of_users, of_items = embeddings[:user_count], embeddings[user_count:]
+    hits = np.concatenate(
+        [
+            _hits(of_users, of_items, users[start : start + USERS_PER_CHUNK], holdout)
+            for start in range(0, len(users), USERS_PER_CHUNK)
+        ]
+    )
+    relevant = np.diff(holdout.held_out.indptr)[users].astype(np.int64)
+    return {
+        f"{name}@{cutoff}": float(metric(hits, relevant, cutoff).mean())
+        for name, metric in (("recall", recall), ("ndcg", ndcg))
+        for cutoff in CUTOFFS
+    }
+
+
+def evaluate_views(views: Mapping[str, Tensor], holdout: Holdout) -> dict[str, dict[str, float]]:
+    """``evaluate`` for each of several named representations."""
+    return {name: evaluate(view, holdout) for name, view in views.items()}
+
+
+def top_items(scores: Tensor, count: int) -> NDArray[np.int64]:
+    """The ``count`` best columns of each row, best first, ties by the lower column: (rows, min(count, columns)).
+
+    Args:
+        scores: (rows, columns), finite or -inf.
+        count: how many.
+    """
+    count = min(count, scores.shape[1])
+    probe = min(count + 1, scores.shape[1])
+    values, columns = (part.cpu().numpy() for part in scores.topk(probe, dim=1))
+    order = np.lexsort((columns, -values), axis=1)[:, :count]
+    best = np.take_along_axis(columns, order, axis=1)
+    if probe > count:
+        for row in np.flatnonzero(values[:, count] == values[:, count - 1]):
+            best[row] = torch.sort(scores[row], descending=True, stable=True).indices[:count].cpu().numpy()
+    return best
+
+
+def _hits(of_users: Tensor, of_items: Tensor, users: NDArray[np.int64], holdout: Holdout) -> NDArray[np.bool_]:
+    scores = of_users[torch.as_tensor(users, device=of_users.device)] @ of_items.T
+    rows, columns = holdout.training[users].nonzero()
+    scores[torch.as_tensor(rows), torch.as_tensor(columns)] = -torch.inf
+    best = top_items(scores, max(CUTOFFS))
+    relevant = holdout.held_out[users]
+    pairs = relevant.tocoo()
+    keys = pairs.row.astype(np.int64) * relevant.shape[1] + pairs.col
+    ranked = np.arange(len(users))[:, None] * relevant.shape[1] + best
+    return np.isin(ranked, keys)

@@ -1,0 +1,79 @@
+"""Hand a trained student over: its embeddings, the ids, what each user has taken, and where it all came from."""
+
+import math
+import subprocess
+from pathlib import Path
+
+from shared import artifact
+from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
+from trainer.dataset import TRAIN, Dataset
+from trainer.recipe import Recipe
+from trainer.training import TrainedStudent
+
+
+def publish(
+    store: Path,
+    dataset: Dataset,
+    recipe: Recipe,
+    seed: int,
+    trained: TrainedStudent,
+    *,
+    activate: bool = True,
+) -> str:
+    """Publish the student's artefact to ``store`` and return its version; ``activate`` makes it the live one."""
+    interactions = dataset.interactions(TRAIN)
+    interactions.sort_indices()
+    model = StudentModel(
+        user_ids=dataset.user_ids,
+        item_ids=dataset.item_ids,
+        user_embeddings=trained.user_embeddings,
+        item_embeddings=trained.item_embeddings,
+        train_indptr=interactions.indptr,
+        train_indices=interactions.indices,
+        items=dataset.catalogue,
+    )
+    provenance = Provenance(
+        dataset=DatasetInfo(
+            name=dataset.name,
+            fingerprint=dataset.fingerprint,
+            users=len(dataset.user_ids),
+            items=len(dataset.item_ids),
+            interactions=len(dataset.users),
+            split=Split(kind=dataset.split.kind, seed=dataset.split.seed),
+        ),
+        recipe=recipe.model_dump(mode="json"),
+        seed=seed,
+        metrics=flat_metrics(trained),
+        code_revision=_code_revision(),
+    )
+    return artifact.publish(store, model, provenance, activate=activate)
+
+
+def flat_metrics(trained: TrainedStudent) -> dict[str, float]:
+    """All figures by dotted name, ``test.recall@20`` or ``teacher.id.test.recall@20``; undefined ones left out."""
+    named = {
+        **{f"validation.{name}": value for name, value in trained.validation.items()},
+        **{f"test.{name}": value for name, value in trained.test.items()},
+        "best_epoch": float(trained.best_epoch),
+    }
+    for teacher, parts in trained.teachers.items():
+        for part, metrics in parts.items():
+            named |= {f"teacher.{teacher}.{part}.{name}": value for name, value in metrics.items()}
+    return {name: value for name, value in named.items() if math.isfinite(value)}
+
+
+def _code_revision() -> str | None:
+    """The commit this code was checked out from, or None outside a checkout."""
+    folder = Path(__file__).resolve().parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None

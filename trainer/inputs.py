@@ -1,0 +1,121 @@
+"""What a run learns from, laid out on its device: the graphs of Eq. 4-7 and 13, features and masks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from shared.errors import UserError
+from trainer import graph
+from trainer.dataset import TRAIN, Dataset, Modality
+from trainer.propagation import Propagator
+from trainer.recipe import Recipe
+from trainer.views import ModalityGraphs
+
+Stage = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """Everything fixed during a run.
+
+    Attributes:
+        interactions: Y of the training split, (users, items).
+        bipartite: Eq. 5's operator over all training interactions.
+        modalities: graphs and features of each content view.
+    """
+
+    interactions: sp.csr_matrix
+    bipartite: Propagator
+    modalities: dict[str, ModalityGraphs]
+    device: torch.device
+
+    @property
+    def present(self) -> dict[str, Tensor]:
+        """(users + items,) bool for each content view, which nodes have it."""
+        return {name: graphs.present for name, graphs in self.modalities.items()}
+
+
+def prepare_inputs(
+    dataset: Dataset, recipe: Recipe, device: torch.device, stage: Stage = lambda name: None
+) -> TrainingInputs:
+    """Build the graphs of a dataset; ``stage`` is told what is being built.
+
+    Raises:
+        UserError: the recipe names a modality that the dataset lacks, or asks for more neighbours than a
+            precomputed file holds.
+    """
+    interactions = dataset.interactions(TRAIN)
+    modalities = {}
+    for name in _chosen_modalities(dataset, recipe):
+        stage(f"{name} graph")
+        modalities[name] = _modality_graphs(dataset.modalities[name], interactions, recipe, device)
+    stage("user-item graph")
+    return TrainingInputs(interactions, bipartite_propagator(interactions, device), modalities, device)
+
+
+def bipartite_propagator(interactions: sp.csr_matrix, device: torch.device) -> Propagator:
+    """Eq. 4-5 as an operator."""
+    return Propagator(graph.symmetric_normalisation(graph.bipartite_adjacency(interactions)), device)
+
+
+def _chosen_modalities(dataset: Dataset, recipe: Recipe) -> list[str]:
+    if recipe.modalities is None:
+        return sorted(dataset.modalities)
+    for name in recipe.modalities:
+        if name not in dataset.modalities:
+            known = ", ".join(sorted(dataset.modalities)) or "none"
+            raise UserError(
+                f"dataset {dataset.name}: the recipe wants modality {name!r}; the dataset has: {known}. "
+                f"Add {name}_feat.npy or {name}_neighbors.npz, or take it out of 'modalities'."
+            )
+    return list(recipe.modalities)
+
+
+def _modality_graphs(
+    modality: Modality, interactions: sp.csr_matrix, recipe: Recipe, device: torch.device
+) -> ModalityGraphs:
+    neighbours, cosines = _neighbours(modality, recipe)
+    adjacency = graph.item_graph(
+        neighbours, cosines if recipe.cosine_edges else None, self_neighbour=recipe.self_neighbour
+    )
+    incidence = graph.normalised_incidence(interactions, modality.present)
+    user_has = np.diff(incidence.indptr) > 0
+    present = np.concatenate([user_has, modality.present])
+    return ModalityGraphs(
+        features=_features(modality, device),
+        items=Propagator(adjacency, device),
+        incidence=Propagator(incidence, device),
+        present=torch.as_tensor(present, device=device),
+        complete=bool(present.all()),
+    )
+
+
+def _neighbours(modality: Modality, recipe: Recipe) -> tuple[np.ndarray, np.ndarray | None]:
+    wanted = recipe.neighbours
+    if modality.neighbours is None:
+        if modality.features is None:
+            raise UserError(f"modality {modality.name}: neither features nor neighbours")
+        return graph.nearest_neighbours(modality.features, modality.present, wanted)
+    available = modality.neighbours.shape[1]
+    if available < wanted:
+        raise UserError(
+            f"{modality.name}_neighbors.npz holds {available} neighbours an item, the recipe wants {wanted}: "
+            f"set neighbours={available}, or remove the file to have them computed from the features."
+        )
+    if recipe.cosine_edges and modality.cosine is None:
+        raise UserError(
+            f"{modality.name}_neighbors.npz has no 'cosine', which cosine_edges=true needs: set it to false."
+        )
+    cosines = None if modality.cosine is None else modality.cosine[:, :wanted]
+    return modality.neighbours[:, :wanted], cosines
+
+
+def _features(modality: Modality, device: torch.device) -> Tensor:
+    """Eq. 10's H. A modality known by its neighbours alone gets one constant feature: an ungated item table."""
+    if modality.features is None:
+        return torch.ones(len(modality.present), 1, device=device)
+    return torch.as_tensor(modality.features, dtype=torch.float32, device=device)

@@ -1,0 +1,59 @@
+"""One sparse product, ``graph @ embeddings``, with its gradient: what Eq. 8, 12 and 13 are made of.
+
+The product runs as a weighted ``embedding_bag``: a row of the graph is a bag of neighbours. Measured on the
+bipartite graph of Amazon Baby (26k x 26k, 237k non-zeros, width 64) that took 5.8 ms on one core and 2.3 ms
+on two, where scipy's CSR product took 10.9 and 8.4 and torch.sparse 34 and 7.7 (``mts4mm bench propagation``).
+Each row is summed by one thread in a fixed order, so that results on a CPU repeat bit for bit.
+"""
+
+from typing import Any, cast
+
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from torch import Tensor
+
+
+class Propagator:
+    """A fixed sparse matrix (rows, columns) that multiplies dense embeddings and passes gradients back."""
+
+    def __init__(self, matrix: sp.csr_matrix, device: torch.device) -> None:
+        self._forward = _Rows(matrix, device)
+        self._backward = _Rows(matrix.T.tocsr(), device)
+
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """(columns, width) -> (rows, width)."""
+        return cast(Tensor, _Product.apply(embeddings, self._forward, self._backward))  # type: ignore[no-untyped-call]
+
+
+class _Rows:
+    """A sparse matrix row by row, as ``embedding_bag`` wants it."""
+
+    def __init__(self, matrix: sp.csr_matrix, device: torch.device) -> None:
+        matrix.sort_indices()
+        self._neighbours = torch.as_tensor(matrix.indices, dtype=torch.int64, device=device)
+        self._offsets = torch.as_tensor(matrix.indptr, dtype=torch.int64, device=device)
+        self._weights = torch.as_tensor(matrix.data, dtype=torch.float32, device=device)
+
+    def product(self, embeddings: Tensor) -> Tensor:
+        return F.embedding_bag(
+            self._neighbours,
+            embeddings.contiguous(),
+            self._offsets,
+            mode="sum",
+            per_sample_weights=self._weights,
+            include_last_offset=True,
+        )
+
+
+class _Product(torch.autograd.Function):
+    """d(A X)/dX applied to G is A^T G."""
+
+    @staticmethod
+    def forward(ctx: Any, embeddings: Tensor, forward: _Rows, backward: _Rows) -> Tensor:
+        ctx.rows = backward
+        return forward.product(embeddings)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.rows.product(gradients[0]), None, None

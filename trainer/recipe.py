@@ -1,0 +1,122 @@
+"""The recipe: every hyper-parameter of a training run, as data. Unknown keys are refused.
+
+Packaged recipes are the YAML files of ``trainer/recipes``; a path to a YAML file works as well, and single
+values are set with ``--set key=value``. The choices behind the defaults are listed in ``trainer/README.md``.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shared.errors import UsageError
+from trainer.student import FusionPooling
+from trainer.views import LayerPooling
+
+
+class Recipe(BaseModel):
+    """Hyper-parameters of one run; the paper's symbol stands in brackets where it has one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    modalities: tuple[str, ...] | None = Field(
+        None, description="content modalities to use; all that the dataset has by default"
+    )
+    width: int = Field(64, ge=1, description="embedding width [d]")
+    id_layers: int = Field(2, ge=0, description="layers over the user-item graph [n, Eq. 8]")
+    item_layers: int = Field(1, ge=0, description="layers over each item-item graph [n, Eq. 12]")
+    student_pooling: LayerPooling = Field("last", description="Eq. 12's layers in the student")
+    teacher_pooling: LayerPooling = Field("last", description="Eq. 12's layers in the teachers")
+    fusion: FusionPooling = Field("sum", description="how Eq. 21 joins the content terms")
+    neighbours: int = Field(10, ge=1, description="nearest items an item, itself included [k, Eq. 6]")
+    self_neighbour: bool = Field(True, description="whether an item is its own neighbour")
+    cosine_edges: bool = Field(False, description="weigh item-item edges by cosine instead of 1")
+    id_edge_drop: float = Field(0.8, ge=0, lt=1, description="share of the user-item edges left out of an epoch")
+
+    learning_rate: float = Field(2e-3, gt=0)
+    batch_size: int = Field(2048, ge=1, description="training triplets a step [B]")
+    l2: float = Field(1e-3, ge=0, description="weight of the L2 term [lambda, Eq. 22]")
+    contrast: float = Field(0.05, ge=0, description="weight of InfoNCE [lambda_cl, Eq. 30]")
+    contrast_temperature: float = Field(0.2, gt=0, description="InfoNCE's temperature [Eq. 23]")
+    contrast_nodes: int = Field(1024, ge=2, description="users, and items, of a batch that InfoNCE compares")
+    rank: float = Field(0.5, ge=0, description="weight of rank distillation [lambda_rank, Eq. 30]")
+    rank_temperature: float = Field(0.2, gt=0, description="temperature of the rankings [tau, Eq. 16 and 24]")
+    rank_users: int = Field(1024, ge=1, description="users of a batch that rank distillation compares")
+    rank_candidates: int = Field(512, ge=2, description="items drawn from the in-batch candidate set [C]")
+    embedding: float = Field(0.1, ge=0, description="weight of embedding distillation [lambda_emb, Eq. 30]")
+    momentum: float = Field(0.999, ge=0, le=1, description="the teachers' memory [mu, Eq. 29]")
+
+    epochs: int = Field(300, ge=1, description="at most")
+    patience: int = Field(20, ge=1, description="epochs without a better validation recall@20 before stopping")
+
+
+def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a packaged recipe by name or a YAML file by path, then apply ``key=value`` overrides.
+
+    Raises:
+        UsageError: no such recipe, not YAML, an unknown key or a value of the wrong kind.
+    """
+    values = _read(name)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise UsageError(f"--set {override}: write it as key=value, for example --set learning_rate=0.001")
+        values[key.strip()] = _parse(text, f"--set {override}")
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_explain(name, error)) from None
+
+
+def packaged_recipes() -> list[str]:
+    """Names that ``load_recipe`` knows without a path."""
+    folder = resources.files("trainer") / "recipes"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def _read(name: str) -> dict[str, Any]:
+    if name in packaged_recipes():
+        text = (resources.files("trainer") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            known = ", ".join(packaged_recipes())
+            raise UsageError(f"recipe {name!r} cannot be read ({error}); give a YAML file or one of: {known}") from None
+    values = _parse(text, f"recipe {name}") or {}
+    if not isinstance(values, Mapping):
+        raise UsageError(f"recipe {name}: expected a mapping of keys to values, found {type(values).__name__}")
+    return dict(values)
+
+
+def _parse(text: str, origin: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that also reads 1e-3 as a number
+    except yaml.YAMLError as error:
+        raise UsageError(f"{origin}: not valid YAML: {error}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads ``1e-3`` as text; people mean a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _explain(name: str, error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"unknown key {key!r}; the keys are: {', '.join(Recipe.model_fields)}")
+        else:
+            lines.append(f"{key}: {problem['msg']} (found {problem['input']!r})")
+    return f"recipe {name}: " + "; ".join(lines)

@@ -1,0 +1,78 @@
+"""The student, Eq. 17-21: the views' encoders, and their fusion into one embedding a user and an item.
+
+Content views are split into what they share and what is each one's own; the own parts pass a gate set by the
+collaborative view. Any number of content views works: with none the student is the collaborative view, with
+one its own part is zero. A node that lacks a view is left out of each mean, not averaged in as zeros.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from trainer.views import ID_VIEW, ViewEncoders
+
+FusionPooling = Literal["sum", "mean"]
+
+_ABSENT_SCORE = -1e9
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Eq. 21's outcome for n nodes.
+
+    Attributes:
+        content: E^{S^M}, (n, width); zero for a node without any content view.
+        student: E^S, (n, width).
+    """
+
+    content: Tensor
+    student: Tensor
+
+
+class Fusion(nn.Module):
+    """Eq. 18-21 for rows of view representations."""
+
+    def __init__(self, modalities: tuple[str, ...], width: int, pooling: FusionPooling) -> None:
+        super().__init__()
+        self._modalities = modalities
+        self._pooling = pooling
+        if modalities:
+            self.query = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
+            self.gates = nn.ModuleList(nn.Linear(width, width) for _ in modalities)
+
+    def forward(self, views: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
+        """Fuse the views of n nodes.
+
+        Args:
+            views: representation (n, width) of ``id`` and of each modality.
+            present: (n,) bool for each modality, which nodes have it.
+        """
+        collaborative = views[ID_VIEW]
+        if not self._modalities:
+            return Fused(torch.zeros_like(collaborative), collaborative)
+        mask = torch.stack([present[name] for name in self._modalities], dim=1)
+        content = torch.stack([views[name] for name in self._modalities], dim=1)
+        weights = self._compatibility(content, mask)
+        shared = (weights.unsqueeze(2) * content).sum(dim=1)  # Eq. 19
+        specific = (content - shared.unsqueeze(1)) * mask.unsqueeze(2)
+        gate = torch.stack([torch.sigmoid(gate(collaborative)) for gate in self.gates], dim=1)
+        total = shared + (gate * specific).sum(dim=1)  # Eq. 20
+        if self._pooling == "mean":
+            total = total / (1 + mask.sum(dim=1, keepdim=True))  # Eq. 21: the shared term and the existing own ones
+        return Fused(total, collaborative + total)
+
+    def _compatibility(self, content: Tensor, mask: Tensor) -> Tensor:
+        """Eq. 18: softmax weights (n, modalities) over the existing views; all zero where there is none."""
+        scores = self.query(content).squeeze(2).masked_fill(~mask, _ABSENT_SCORE)
+        return torch.softmax(scores, dim=1) * mask
+
+
+class Student(nn.Module):
+    """Encoders (Eq. 17) and fusion (Eq. 18-21). All that inference needs, Eq. 31, is their output."""
+
+    def __init__(self, encoders: ViewEncoders, width: int, pooling: FusionPooling) -> None:
+        super().__init__()
+        self.encoders = encoders
+        self.fusion = Fusion(encoders.modalities, width, pooling)

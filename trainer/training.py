@@ -1,0 +1,261 @@
+"""The training run, top to bottom: epochs, validation, early stopping, checkpoints, the test at the best epoch."""
+
+import json
+import math
+import os
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shared.errors import UserError
+from trainer import checkpoint
+from trainer.dataset import TEST, VALIDATION, Dataset
+from trainer.distill import LOSS_TERMS, Distillation
+from trainer.evaluation import Holdout, evaluate
+from trainer.inputs import Stage, prepare_inputs
+from trainer.recipe import Recipe
+from trainer.sampler import TripletSampler, epoch_generator
+
+SELECTION_METRIC = "recall@20"
+TEACHERS_EVALUATED_EVERY = 5
+CHECKPOINT_FILE = "checkpoint.pt"
+BEST_FILE = "best.pt"
+METRICS_FILE = "metrics.jsonl"
+
+Metrics = dict[str, float]
+
+
+@dataclass
+class Progress:
+    """What early stopping knows after an epoch, and a resumed run must know again.
+
+    Attributes:
+        epoch: epochs finished.
+        best_epoch: the one with the best validation figure, counted from 1; 0 before any.
+        validation: the student's validation metrics at that epoch.
+        teachers: each teacher's validation and test metrics at its own best epoch.
+    """
+
+    epoch: int = 0
+    best_epoch: int = 0
+    validation: Metrics = field(default_factory=dict)
+    teachers: dict[str, dict[str, Metrics]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One line of ``metrics.jsonl``.
+
+    Attributes:
+        losses: mean of every term of Eq. 30 over the epoch's steps.
+        student: validation metrics of the student.
+        teachers: the same of each teacher, every ``TEACHERS_EVALUATED_EVERY`` epochs.
+        seconds: training and validation time of this epoch.
+        peak_memory_mb: highest resident memory of the process so far.
+        peak_device_memory_mb: highest memory taken on the GPU so far; None on a CPU.
+    """
+
+    epoch: int
+    losses: Metrics
+    student: Metrics
+    teachers: dict[str, Metrics]
+    seconds: dict[str, float]
+    peak_memory_mb: float
+    peak_device_memory_mb: float | None
+
+
+@dataclass(frozen=True)
+class TrainedStudent:
+    """What a finished run hands to the export.
+
+    Attributes:
+        user_embeddings: (users, width) float32 at the best epoch.
+        item_embeddings: (items, width).
+        validation: the student's metrics at the best epoch.
+        test: its test metrics at that same epoch.
+        teachers: each teacher's validation and test metrics at its own best epoch.
+    """
+
+    user_embeddings: NDArray[np.float32]
+    item_embeddings: NDArray[np.float32]
+    validation: Metrics
+    test: Metrics
+    teachers: dict[str, dict[str, Metrics]]
+    best_epoch: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told how far a run is, to show it."""
+
+    stage: Stage = lambda name: None
+    step: Callable[[int, int], None] = lambda done, total: None
+    epoch: Callable[[EpochRecord, Progress], None] = lambda record, progress: None
+
+
+class TrainingRun:
+    """A run in a working folder; an unfinished one in that folder is taken up where it stopped."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        seed: int,
+        folder: Path,
+        device: torch.device,
+        listener: Listener | None = None,
+    ) -> None:
+        self._recipe = recipe
+        self._seed = seed
+        self._folder = folder
+        self._listener = listener or Listener()
+        inputs = prepare_inputs(dataset, recipe, device, self._listener.stage)
+        self._device = device
+        self._users = len(dataset.user_ids)
+        self._sampler = TripletSampler(inputs.interactions)
+        self._validation = Holdout(inputs.interactions, dataset.interactions(VALIDATION))
+        self._test = Holdout(inputs.interactions, dataset.interactions(TEST))
+        self._require_enough_data(dataset.name)
+        self._model = Distillation(inputs, recipe, seed)
+        self.progress = Progress()
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / CHECKPOINT_FILE).exists():
+            self._restore()
+        else:
+            (folder / METRICS_FILE).unlink(missing_ok=True)
+
+    def finish(self) -> TrainedStudent:
+        """Train until early stopping or the recipe's last epoch, and judge the best epoch on the test split."""
+        while self.progress.epoch < self._recipe.epochs and not self._is_out_of_patience():
+            self._run_epoch()
+        return self._best_student()
+
+    def _run_epoch(self) -> None:
+        epoch = self.progress.epoch + 1
+        started = time.perf_counter()
+        terms = self._train_epoch(epoch)
+        trained = time.perf_counter()
+        student = evaluate(self._model.student_embeddings(), self._validation)
+        teachers = self._judge_teachers() if epoch % TEACHERS_EVALUATED_EVERY == 0 else {}
+        improved = student[SELECTION_METRIC] > self.progress.validation.get(SELECTION_METRIC, -math.inf)
+        self.progress.epoch = epoch
+        if improved:
+            self.progress.best_epoch, self.progress.validation = epoch, student
+            checkpoint.save(self._folder / BEST_FILE, self._weights())
+        record = EpochRecord(
+            epoch=epoch,
+            losses=terms,
+            student=student,
+            teachers=teachers,
+            seconds={"training": trained - started, "validation": time.perf_counter() - trained},
+            peak_memory_mb=peak_memory_mb(),
+            peak_device_memory_mb=_peak_device_memory_mb(self._device),
+        )
+        self._append(record)
+        self._save()
+        self._listener.epoch(record, self.progress)
+
+    def _train_epoch(self, epoch: int) -> Metrics:
+        generator = epoch_generator(self._seed, epoch)
+        self._model.start_epoch(generator)
+        sums = dict.fromkeys(LOSS_TERMS, 0.0)
+        steps = math.ceil(len(self._sampler) / self._recipe.batch_size)
+        for done, triplets in enumerate(self._sampler.batches(self._recipe.batch_size, generator), start=1):
+            for name, value in self._model.step(triplets, generator).items():
+                sums[name] += value
+            self._listener.step(done, steps)
+        return {name: value / steps for name, value in sums.items()}
+
+    def _judge_teachers(self) -> dict[str, Metrics]:
+        """Validate each teacher, and test those that have got better, at their own best."""
+        validated = {}
+        for name, embeddings in self._model.teacher_embeddings().items():
+            metrics = validated[name] = evaluate(embeddings, self._validation)
+            best = self.progress.teachers.get(name)
+            if best is None or metrics[SELECTION_METRIC] > best["validation"][SELECTION_METRIC]:
+                self.progress.teachers[name] = {
+                    "validation": metrics,
+                    "test": evaluate(embeddings, self._test),
+                }
+        return validated
+
+    def _is_out_of_patience(self) -> bool:
+        return self.progress.epoch - self.progress.best_epoch >= self._recipe.patience
+
+    def _best_student(self) -> TrainedStudent:
+        best = checkpoint.load(self._folder / BEST_FILE)
+        self._model.student.load_state_dict(best["student"])
+        self._model.teachers.load_state_dict(best["teachers"])
+        if not self.progress.teachers:
+            self._judge_teachers()
+        embeddings = self._model.student_embeddings()
+        test = evaluate(embeddings, self._test)
+        exported = embeddings.cpu().numpy()
+        return TrainedStudent(
+            user_embeddings=exported[: self._users],
+            item_embeddings=exported[self._users :],
+            validation=self.progress.validation,
+            test=test,
+            teachers=self.progress.teachers,
+            best_epoch=self.progress.best_epoch,
+            epochs=self.progress.epoch,
+        )
+
+    def _weights(self) -> dict[str, Any]:
+        return {"student": self._model.student.state_dict(), "teachers": self._model.teachers.state_dict()}
+
+    def _save(self) -> None:
+        state = {
+            **self._weights(),
+            "optimiser": self._model.optimiser.state_dict(),
+            "progress": asdict(self.progress),
+        }
+        checkpoint.save(self._folder / CHECKPOINT_FILE, state)
+
+    def _restore(self) -> None:
+        state = checkpoint.load(self._folder / CHECKPOINT_FILE)
+        self._model.student.load_state_dict(state["student"])
+        self._model.teachers.load_state_dict(state["teachers"])
+        self._model.optimiser.load_state_dict(state["optimiser"])
+        self.progress = Progress(**state["progress"])
+        self._forget_unfinished_lines()
+
+    def _forget_unfinished_lines(self) -> None:
+        """Drop what was logged after the last checkpoint: those epochs will be run again."""
+        path = self._folder / METRICS_FILE
+        finished = path.read_text(encoding="utf-8").splitlines(keepends=True)[: self.progress.epoch]
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text("".join(finished), encoding="utf-8")
+        temporary.replace(path)
+
+    def _append(self, record: EpochRecord) -> None:
+        with (self._folder / METRICS_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(record)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _require_enough_data(self, name: str) -> None:
+        if len(self._sampler) == 0:
+            raise UserError(f"dataset {name}: nothing to learn from, every user took either no item or all of them")
+        if len(self._validation.users()) == 0:
+            raise UserError(
+                f"dataset {name}: no user has both training and validation interactions, so the best epoch cannot "
+                "be chosen; use --split random or --split global_time, or label some interactions with x_label 1"
+            )
+
+
+def peak_memory_mb() -> float:
+    """Highest resident memory of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _peak_device_memory_mb(device: torch.device) -> float | None:
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
