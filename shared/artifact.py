@@ -609,7 +609,8 @@ def _unused_version(store: Path, files: Mapping[str, FileEntry]) -> dict[str, An
 
 
 def _point_current(store: Path, version: str) -> None:
-    durable.replace_file(store / _CURRENT, f"{version}\n".encode())
+    with durable.replacing(store / _CURRENT) as file:
+        file.write(f"{version}\n".encode())
 
 
 def _remove_unfinished(store: Path) -> None:

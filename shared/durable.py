@@ -35,12 +35,13 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file atomically: readers see the old content or the new one, also after a crash."""
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file anew, atomically: readers see the old content or the new one, also after a crash."""
     temporary = temporary_sibling(path)
     try:
         with synced_file(temporary) as file:
-            file.write(content)
+            yield file
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -48,8 +49,12 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def exclusive(lock: Path) -> Iterator[None]:
-    """Hold ``lock`` (a file, made if need be) against every other process; a killed holder lets it go."""
+def exclusive(lock: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold ``lock`` (a file, made if need be) against every other process; a killed holder lets it go.
+
+    Raises:
+        BlockingIOError: another process holds it, and ``wait`` is false.
+    """
     with lock.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

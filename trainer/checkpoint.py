@@ -4,24 +4,20 @@ Files are replaced atomically, so that a kill at any moment leaves the previous 
 generator is kept, since an epoch's randomness follows from the seed and its number (``sampler``).
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from shared import durable
 from shared.errors import UserError
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Replace ``path`` by ``state``, durably."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with durable.replacing(path) as file:
         torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from shared import durable
 from shared.errors import UserError
 from trainer import checkpoint
 from trainer.dataset import TEST, VALIDATION, Dataset
@@ -231,10 +232,9 @@ class TrainingRun:
     def _forget_unfinished_lines(self) -> None:
         """Drop what was logged after the last checkpoint: those epochs will be run again."""
         path = self._folder / METRICS_FILE
-        finished = path.read_text(encoding="utf-8").splitlines(keepends=True)[: self.progress.epoch]
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text("".join(finished), encoding="utf-8")
-        temporary.replace(path)
+        finished = path.read_bytes().splitlines(keepends=True)[: self.progress.epoch]
+        with durable.replacing(path) as file:
+            file.write(b"".join(finished))
 
     def _append(self, record: EpochRecord) -> None:
         with (self._folder / METRICS_FILE).open("a", encoding="utf-8") as file:

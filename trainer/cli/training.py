@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shared import durable
 from shared.errors import UserError
 from trainer.cli import output
 
@@ -135,7 +136,7 @@ def train_and_publish(
     folder = out / ".runs" / _run_name(data, recipe, seed)
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    with exclusive(folder), _shown_progress(recipe) as listener:
+    with _alone_in(folder), _shown_progress(recipe) as listener:
         run = TrainingRun(data, recipe, seed, folder, where, listener)
         if run.progress.epoch:
             output.say(f"resuming {folder.name} after epoch {run.progress.epoch}")
@@ -146,21 +147,13 @@ def train_and_publish(
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a run's folder alone; the lock ends with the process, however that ends.
-
-    Raises:
-        UserError: another process trains in it.
-    """
-    import fcntl
-
+def _alone_in(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another process is training this very run; wait for it or stop it") from None
-        yield
+    try:
+        with durable.exclusive(folder / "lock", wait=False):
+            yield
+    except BlockingIOError:
+        raise UserError(f"{folder}: another process is training this very run; wait for it or stop it") from None
 
 
 def _run_name(data: Dataset, recipe: Recipe, seed: int) -> str:

@@ -1,0 +1,88 @@
+"""``python -m service``: serve the current model of a store folder."""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+import uvicorn
+
+from service.app import create_app
+from service.settings import Settings, settings_from_environment
+from shared.errors import ExitCode, UserError
+
+_PATIENCE_SECONDS = 10
+"""How long requests under way may hold up the end."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM, finish the requests under way, and exit with 0."""
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    try:
+        settings = _settings(arguments)
+        app = create_app(settings)
+        listener = _listen(settings.host, settings.port)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=listener.getsockname()[1],
+        server_header=False,
+        timeout_graceful_shutdown=_PATIENCE_SECONDS,
+    )
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    logging.getLogger("uvicorn.error").info("Listening on http://%s:%d", host, config.port)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _settings(arguments: Sequence[str] | None) -> Settings:
+    defaults = settings_from_environment(os.environ)
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description="Serve recommendations over HTTP from the current model of a models folder.",
+        epilog="Each option can be set in the environment instead: MTS4MM_MODELS, MTS4MM_HOST, MTS4MM_PORT. "
+        "Exit codes: 0 stopped by a signal, 1 the model is damaged or the port taken, 2 a wrong option.",
+    )
+    parser.add_argument("--models", type=Path, default=defaults.models, help="the models folder (default: %(default)s)")
+    parser.add_argument("--host", default=defaults.host, help="the address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=_port, default=defaults.port, help="the port, 0 for any free one (default: %(default)s)"
+    )
+    given = parser.parse_args(arguments)
+    return replace(defaults, models=given.models, host=given.host, port=given.port)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65_535:
+        raise argparse.ArgumentTypeError(f"{port} is not a port: give a number from 0 to 65535")
+    return port
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        return socket.create_server(address, family=family)
+    except OSError as error:
+        raise UserError(
+            f"cannot listen on {host} port {port}: {error.strerror}. Choose another --host or --port"
+        ) from error
+
+
+def _stop(_signal: int, _frame: object) -> NoReturn:
+    """End with 0: stopping is what was asked for. uvicorn raises the signal again once it has drained."""
+    sys.exit(ExitCode.OK)
+
+
+if __name__ == "__main__":
+    main()

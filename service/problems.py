@@ -1,0 +1,78 @@
+"""Every error of the API in the one form of RFC 9457."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from service.requests import REQUEST_ID_HEADER, request_id
+from service.schemas import FieldProblem, Problem
+
+MEDIA_TYPE = "application/problem+json"
+
+_log = logging.getLogger("uvicorn.error")
+_DETAILS = {404: "There is nothing at this path.", 405: "This path does not have that method."}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of ``app`` with a problem document."""
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def problem(
+    request: Request,
+    status: int,
+    detail: str,
+    *,
+    errors: list[FieldProblem] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Write the problem document that answers ``request``."""
+    document = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        instance=request.url.path,
+        request_id=request_id(request.scope),
+        errors=errors,
+    )
+    return Response(
+        document.model_dump_json(exclude_none=True),
+        status_code=status,
+        media_type=MEDIA_TYPE,
+        headers={**(headers or {}), REQUEST_ID_HEADER: document.request_id},
+    )
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 (the handler's registered type)
+    detail = error.detail
+    if detail == HTTPStatus(error.status_code).phrase:
+        detail = _DETAILS.get(error.status_code, detail)
+    return problem(request, error.status_code, detail, headers=error.headers)
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 (the handler's registered type)
+    found = error.errors()
+    if any(entry["type"] == "json_invalid" for entry in found):
+        return problem(request, 400, "The body is not JSON.")
+    errors = [FieldProblem(pointer=_pointer(entry["loc"]), detail=entry["msg"]) for entry in found]
+    count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
+    return problem(request, 422, f"The request has {count}.", errors=errors)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    _log.error("request %s failed: %s", request_id(request.scope), type(error).__name__)
+    return problem(request, 500, "Something went wrong here. The service's log has it under the request id.")
+
+
+def _pointer(location: tuple[int | str, ...]) -> str:
+    """Turn ``("body", "items", 0)`` into ``#/items/0``."""
+    parts = [str(part).replace("~", "~0").replace("/", "~1") for part in location[1:]]
+    return "#" + "".join(f"/{part}" for part in parts)

@@ -1,0 +1,59 @@
+"""A small shop, published and served in this process."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from service.app import create_app
+from service.settings import Settings
+from shared import artifact
+from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
+
+# Users by what they have seen of the six items: some, nothing, all but one, everything.
+SEEN = {"ann": [0, 5], "007": [], "cyd": [0, 1, 2, 4, 5], "dan": [0, 1, 2, 3, 4, 5]}
+USER_EMBEDDINGS = np.array([[1, 0], [5, 5], [0, 1], [1, 1]], np.float32)
+# For ann (the first column) the items rank 5, 0, then 1 and 3 tied, then 4, 2.
+ITEM_EMBEDDINGS = np.array([[5, 1], [3, 0], [-2, 9], [3, 1], [0.5, 2], [8, -1]], np.float32)
+ITEM_IDS = ["mug", "hat", "pen", "sock", "42", "lamp"]
+TITLES = ["Red mug", "Blue hat", "Pen", "Sock", "Answer", "Lamp"]
+
+
+def publish(store: Path) -> str:
+    """Publish the small shop; returns the version."""
+    seen = list(SEEN.values())
+    model = StudentModel(
+        user_ids=list(SEEN),
+        item_ids=ITEM_IDS,
+        user_embeddings=USER_EMBEDDINGS,
+        item_embeddings=ITEM_EMBEDDINGS,
+        train_indptr=np.cumsum([0, *(len(items) for items in seen)]),
+        train_indices=np.array([item for items in seen for item in items]),
+        items=[{"title": title} for title in TITLES],
+    )
+    dataset = DatasetInfo(
+        name="shop", fingerprint="f", users=4, items=6, interactions=20, split=Split(kind="random", seed=1)
+    )
+    return artifact.publish(store, model, Provenance(dataset, {}, 1, {}))
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("models")
+    publish(store)
+    return store
+
+
+@pytest.fixture(scope="session")
+def client(store: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(Settings(models=store)), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def empty_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A service without a model."""
+    with TestClient(create_app(Settings(models=tmp_path_factory.mktemp("none")))) as client:
+        yield client
