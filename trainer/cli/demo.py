@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shared.errors import ExitCode, UserError
+from shared.errors import UserError
 from trainer.cli import output
 from trainer.cli.serving import service_command
 
@@ -49,8 +49,6 @@ def demo(
         if not once:
             output.say(f"serving on {url} until Ctrl-C; the API is described at {url}/docs")
             _wait_for_interrupt()
-    if not once:
-        raise typer.Exit(ExitCode.INTERRUPTED)
 
 
 @contextmanager
