@@ -26,7 +26,7 @@ class Recipe(BaseModel):
     modalities: tuple[str, ...] | None = Field(
         None, description="content modalities to use; all that the dataset has by default"
     )
-    width: int = Field(64, ge=1, description="embedding width [d]")
+    width: int = Field(128, ge=1, description="embedding width [d]")
     id_layers: int = Field(2, ge=0, description="layers over the user-item graph [n, Eq. 8]")
     item_layers: int = Field(1, ge=0, description="layers over each item-item graph [n, Eq. 12]")
     student_pooling: LayerPooling = Field("last", description="Eq. 12's layers in the student")
