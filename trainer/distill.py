@@ -167,18 +167,13 @@ class Distillation:
         return terms
 
     def _rows(self, encoders: ViewEncoders, batch: Batch) -> dict[str, Tensor]:
-        views = encoders(self._graph, self._inputs.modalities)
-        return {name: view.index_select(0, batch.nodes) for name, view in views.items()}
+        views: dict[str, Tensor] = encoders(self._graph, self._inputs.modalities, batch.nodes)
+        return views
 
     def _l2(self, batch: Batch) -> Tensor:
         """Eq. 22 over the batch's rows of the collaborative tables, as LightGCN does."""
-        tables = self.student.encoders.id
-        items = batch.nodes - self._inputs.interactions.shape[0]
-        return losses.squared_norm(
-            tables.users.index_select(0, batch.nodes[batch.users]),
-            tables.items.index_select(0, items[batch.positives]),
-            tables.items.index_select(0, items[batch.negatives]),
-        )
+        rows = self.student.encoders.id.table.index_select(0, batch.nodes)
+        return losses.squared_norm(rows[batch.users], rows[batch.positives], rows[batch.negatives])
 
     def _contrast(self, fused: Fused, collaborative: Tensor, present: dict[str, Tensor], batch: Batch) -> Tensor:
         """Eq. 23, users and items, among nodes that have content at all."""

@@ -18,12 +18,18 @@ class Propagator:
     """A fixed sparse matrix (rows, columns) that multiplies dense embeddings and passes gradients back."""
 
     def __init__(self, matrix: sp.csr_matrix, device: torch.device) -> None:
+        self._matrix = matrix
+        self._device = device
         self._forward = _Rows(matrix, device)
         self._backward = _Rows(matrix.T.tocsr(), device)
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """(columns, width) -> (rows, width)."""
         return cast(Tensor, _Product.apply(embeddings, self._forward, self._backward))  # type: ignore[no-untyped-call]
+
+    def of_rows(self, rows: Tensor) -> "Propagator":
+        """The same product for some rows only, in the order given: (columns, width) -> (len(rows), width)."""
+        return Propagator(self._matrix[rows.cpu().numpy()], self._device)
 
 
 class _Rows:

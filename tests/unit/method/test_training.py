@@ -152,7 +152,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(small_dat
     run_._run_epoch()
     before = (tmp_path / "checkpoint.pt").read_bytes()
     with torch.no_grad():
-        run_._model.student.encoders.id.users[0, 0] = torch.nan
+        run_._model.student.encoders.id.table[0, 0] = torch.nan
     with pytest.raises(DivergenceError, match="bpr"):
         run_.finish()
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
@@ -209,8 +209,8 @@ def test_lightgcn_recipe_is_lightgcn(small_dataset: Dataset) -> None:
     )
     inputs = prepare_inputs(small_dataset, recipe, CPU)
     model = Distillation(inputs, recipe, seed=0)
-    own = model.student.encoders.id
-    tables = [table.detach().clone().requires_grad_() for table in (own.users, own.items)]
+    table = model.student.encoders.id.table
+    start = table.detach().clone().requires_grad_()
     triplets = next(TripletSampler(inputs.interactions).batches(32, epoch_generator(0, 1)))
     model.step(triplets, epoch_generator(0, 1))
 
@@ -220,15 +220,13 @@ def test_lightgcn_recipe_is_lightgcn(small_dataset: Dataset) -> None:
     adjacency[:users, users:], adjacency[users:, :users] = interactions, interactions.T
     factor = adjacency.sum(1).clamp(min=1e-12).rsqrt() * (adjacency.sum(1) > 0)
     adjacency = factor[:, None] * adjacency * factor[None, :]
-    start = torch.cat(tables)
     final = (start + adjacency @ start + adjacency @ adjacency @ start) / 3
     u, p, n = (torch.from_numpy(t) for t in triplets)
     margin = (final[u] * (final[users + p] - final[users + n])).sum(1)
-    penalty = sum((table**2).sum() for table in (tables[0][u], tables[1][p], tables[1][n])) / 2 / len(u)
+    penalty = sum((rows**2).sum() for rows in (start[u], start[users + p], start[users + n])) / 2 / len(u)
     loss = -torch.log(torch.sigmoid(margin)).mean() + recipe.l2 * penalty
     loss.backward()
-    assert torch.allclose(own.users.grad, tables[0].grad, atol=1e-6)
-    assert torch.allclose(own.items.grad, tables[1].grad, atol=1e-6)
+    assert torch.allclose(table.grad, start.grad, atol=1e-6)
 
 
 def test_gradients_of_the_whole_loss_reach_student_and_teachers(small_dataset: Dataset) -> None:
