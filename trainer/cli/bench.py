@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from trainer.cli import output
+from trainer.cli.data import make_shop_with_progress
 
 app = typer.Typer(help="Measure; every figure in the documents comes from one of these.", no_args_is_help=True)
 
@@ -19,19 +20,19 @@ METRICS = ("recall@20", "ndcg@20")
 @app.command("demo-shop")
 def demo_shop(
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds 0, 1, ...")] = 3,
+    shop_seed: Annotated[int, typer.Option(min=0, help="Which shop.")] = 0,
     recipe: Annotated[str, typer.Option(help="Recipe of the student.")] = "demo",
     json_: output.JsonOption = False,
 ) -> None:
     """Student, each of its teachers, and a LightGCN of the same width, on the demo shop's test split."""
     from trainer.cli.training import train_and_publish
     from trainer.dataset import load_dataset
-    from trainer.demo_shop import make_shop
     from trainer.recipe import load_recipe
 
     figures: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         shop, store = Path(folder) / "shop", Path(folder) / "models"
-        make_shop(shop)
+        make_shop_with_progress(shop, seed=shop_seed)
         data = load_dataset(shop)
         chosen = load_recipe(recipe)
         baseline = load_recipe("lightgcn", [f"width={chosen.width}"])
@@ -42,7 +43,7 @@ def demo_shop(
             for name, parts in student.teachers.items():
                 figures.setdefault(f"{name} teacher", []).append(parts["test"])
             figures.setdefault("LightGCN", []).append(lightgcn.test)
-    _print_figures(f"demo shop, {seeds} seeds, test", figures, json_)
+    _print_figures(f"demo shop {shop_seed}, {seeds} seeds, test", figures, json_)
 
 
 @app.command()

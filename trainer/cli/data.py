@@ -34,18 +34,21 @@ def demo_data(
     json_: output.JsonOption = False,
 ) -> None:
     """Make a synthetic shop: drawn pictures, written descriptions, and users with tastes in both."""
-    from trainer.demo_shop import make_shop
-
-    with output.progress_bars() as bars:
-        task = bars.add_task("shop", total=1, note="")
-        make_shop(
-            directory,
-            users=users,
-            items=items,
-            seed=seed,
-            progress=lambda stage, done, total: bars.update(task, description=stage, completed=done, total=total),
-        )
+    make_shop_with_progress(directory, users=users, items=items, seed=seed)
     if json_:
         output.print_json({"directory": str(directory), "users": users, "items": items, "seed": seed})
     else:
         output.say(f"made {directory}; train on it with: mts4mm train {directory}")
+
+
+def make_shop_with_progress(directory: Path, *, users: int = 2000, items: int = 800, seed: int = 0) -> None:
+    """Make a demo shop behind a progress bar; see ``trainer.demo_shop.make_shop``."""
+    from trainer.demo_shop import make_shop
+
+    with output.progress_bars() as bars:
+        task = bars.add_task("shop", total=1, note="")
+
+        def show(stage: str, done: int, total: int) -> None:
+            bars.update(task, description=stage, completed=done, total=total)
+
+        make_shop(directory, users=users, items=items, seed=seed, progress=show)

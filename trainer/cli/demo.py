@@ -16,6 +16,7 @@ import typer
 
 from shared.errors import UserError
 from trainer.cli import output
+from trainer.cli.data import make_shop_with_progress
 from trainer.cli.serving import service_command
 
 HOST = "127.0.0.1"
@@ -31,14 +32,13 @@ def demo(
     """Make the demo shop, train on it, serve it, and show a curl line with its answer."""
     from trainer.cli.training import train_and_publish
     from trainer.dataset import load_dataset
-    from trainer.demo_shop import make_shop
     from trainer.recipe import load_recipe
 
     started = time.perf_counter()
     shop, store = folder / "shop", folder / "models"
     if not shop.exists():
         output.say("making a synthetic shop ...")
-        make_shop(shop)
+        make_shop_with_progress(shop)
     data = load_dataset(shop)
     output.say(f"training on {len(data.user_ids)} users, {len(data.item_ids)} items, {len(data.users)} purchases ...")
     trained, version, _ = train_and_publish(data, load_recipe("demo"), 0, store)

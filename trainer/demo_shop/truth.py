@@ -11,8 +11,9 @@ from trainer.demo_shop.words import KINDS, THEMES
 CIRCLES = 16
 """Hidden groups of users and items."""
 
-# With stronger tastes or fuller baskets co-purchases alone tell nearly everything. With these, test recall@20 of
-# popularity is 0.06, of LightGCN 0.16, of the image and text teachers 0.13 each, of their student 0.22.
+# With stronger tastes or fuller baskets co-purchases alone tell nearly everything. With these, in the shop of seed 0
+# (one training seed), test recall@20 of popularity is 0.06, of LightGCN 0.16, of the ID teacher 0.16, of the image
+# and text teachers 0.13 each, of their student 0.22.
 _PULL = 5.5
 _MEAN_BASKET = 10
 _MIN_BASKET = 5
