@@ -16,7 +16,7 @@ from trainer import graph, losses
 from trainer.inputs import TrainingInputs, bipartite_propagator
 from trainer.recipe import Recipe
 from trainer.sampler import Triplets
-from trainer.student import Fused, Student
+from trainer.student import Fused, Student, tempered
 from trainer.teachers import Teachers, ensemble_ranking
 from trainer.views import ID_VIEW, IdEncoder, LayerPooling, ModalityEncoder, ViewEncoders
 
@@ -124,7 +124,7 @@ class Distillation:
         """Eq. 31's embeddings over the whole training graph, (users + items, width)."""
         views = self.student.encoders(self._inputs.bipartite, self._inputs.modalities)
         fused: Fused = self.student.fusion(views, self._inputs.present)
-        return fused.student
+        return tempered(fused.student, self._inputs.interactions.shape[0], self._recipe.item_tempering)
 
     @torch.no_grad()
     def teacher_embeddings(self) -> dict[str, Tensor]:

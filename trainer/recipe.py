@@ -32,6 +32,9 @@ class Recipe(BaseModel):
     student_pooling: LayerPooling = Field("last", description="Eq. 12's layers in the student")
     teacher_pooling: LayerPooling = Field("last", description="Eq. 12's layers in the teachers")
     fusion: FusionPooling = Field("sum", description="how Eq. 21 joins the content terms")
+    item_tempering: float = Field(
+        0.3, ge=0, le=1, description="power of an item's norm that its embedding is divided by at inference [Eq. 31]"
+    )
     neighbours: int = Field(10, ge=1, description="nearest items an item, itself included [k, Eq. 6]")
     self_neighbour: bool = Field(True, description="whether an item is its own neighbour")
     cosine_edges: bool = Field(False, description="weigh item-item edges by cosine instead of 1")

@@ -76,3 +76,19 @@ class Student(nn.Module):
         super().__init__()
         self.encoders = encoders
         self.fusion = Fusion(encoders.modalities, width, pooling)
+
+
+def tempered(embeddings: Tensor, users: int, power: float) -> Tensor:
+    """Divide each item's embedding by its norm to a power, before Eq. 31's inner product.
+
+    An item's norm grows with its popularity; at power 0 it has its full say, at power 1 none. The order of two
+    items of equal norm does not change, and scores stay inner products.
+
+    Args:
+        embeddings: (users + items, width), users first.
+        users: how many of the rows are users'.
+        power: in [0, 1].
+    """
+    items = embeddings[users:]
+    norms = items.norm(dim=1, keepdim=True).clamp(min=torch.finfo(items.dtype).tiny)
+    return torch.cat([embeddings[:users], items / norms**power])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.student import Fusion
+from trainer.student import Fusion, tempered
 
 WIDTH = 4
 
@@ -61,3 +61,13 @@ def test_gradients_stay_finite_where_no_content_exists() -> None:
     fusion(views, {"image": nothing, "text": nothing}).student.sum().backward()
     assert torch.equal(views["id"].grad, torch.ones(3, WIDTH))
     assert all(torch.isfinite(p.grad).all() for p in fusion.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.3, 1.0])
+def test_tempering_divides_items_by_a_power_of_their_norm_and_leaves_users(power: float) -> None:
+    embeddings = np.random.default_rng(0).normal(size=(7, WIDTH)).astype(np.float32)
+    embeddings[6] = 0
+    expected = embeddings.copy()
+    for item in range(3, 6):
+        expected[item] /= np.sqrt((embeddings[item] ** 2).sum()) ** power
+    assert np.allclose(tempered(torch.from_numpy(embeddings), 3, power), expected, atol=1e-6)
