@@ -1,8 +1,8 @@
 """One sparse product, ``graph @ embeddings``, with its gradient: what Eq. 8, 12 and 13 are made of.
 
 The product runs as a weighted ``embedding_bag``: a row of the graph is a bag of neighbours. Measured on the
-bipartite graph of Amazon Baby (26k x 26k, 237k non-zeros, width 64) that took 5.8 ms on one core and 2.3 ms
-on two, where scipy's CSR product took 10.9 and 8.4 and torch.sparse 34 and 7.7 (``mts4mm bench propagation``).
+bipartite graph of Amazon Baby (26k x 26k, 237k non-zeros, width 64) on one core that took 2.8 ms, where scipy's
+CSR product took 7.9 ms and torch.sparse 9.3 ms (``mts4mm bench propagation``).
 Each row is summed by one thread in a fixed order, so that results on a CPU repeat bit for bit.
 """
 
