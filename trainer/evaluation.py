@@ -5,7 +5,6 @@ with at least one held-out item. Equal scores rank by the lower item index, so a
 library happens to order ties.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,11 +87,6 @@ def evaluate(embeddings: Tensor, holdout: Holdout) -> dict[str, float]:
         for name, metric in (("recall", recall), ("ndcg", ndcg))
         for cutoff in CUTOFFS
     }
-
-
-def evaluate_views(views: Mapping[str, Tensor], holdout: Holdout) -> dict[str, dict[str, float]]:
-    """``evaluate`` for each of several named representations."""
-    return {name: evaluate(view, holdout) for name, view in views.items()}
 
 
 def top_items(scores: Tensor, count: int) -> NDArray[np.int64]:

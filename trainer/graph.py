@@ -4,7 +4,6 @@ Knows ids, edges and degrees; knows nothing of torch or of learning. A user or i
 all-zero row: a degree of zero becomes a factor of zero, never a division by it.
 """
 
-from collections.abc import Callable
 from typing import cast
 
 import faiss
@@ -48,7 +47,6 @@ def nearest_neighbours(
     features: NDArray[np.float32],
     present: NDArray[np.bool_],
     count: int,
-    advance: Callable[[int], None] | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Eq. 6: the exact ``count`` nearest items by cosine, the item itself first.
 
@@ -56,7 +54,6 @@ def nearest_neighbours(
         features: (items, d_m).
         present: (items,) which items have the modality; the others get no neighbours and are nobody's.
         count: neighbours an item, itself included.
-        advance: told the number of rows done after each search, for a progress bar.
 
     Returns:
         Neighbours (items, count), -1 where there are fewer, and their cosines (items, count). Only blocks of
@@ -76,8 +73,6 @@ def nearest_neighbours(
         similarity, found = _item_itself_first(block, similarity, found)
         neighbours[rows[block], :others] = rows[found]
         cosines[rows[block], :others] = similarity
-        if advance is not None:
-            advance(len(block))
     return neighbours, cosines
 
 

@@ -194,9 +194,10 @@ def test_a_second_training_of_the_same_run_is_refused(cli: Cli, trained: Trained
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob(".runs/*/metrics.jsonl")) and time.monotonic() < deadline:
             time.sleep(0.05)
-        second = cli(*words)
+        second = cli(*words, "--fresh")
         assert second.returncode == 1
         assert "another process" in second.stderr
+        assert list(tmp_path.glob(".runs/*/metrics.jsonl"))
     finally:
         first.kill()
         first.wait()

@@ -17,7 +17,8 @@ def validate(
     """Look a dataset over: what is wrong (exit code 1), what is odd (0), and what is in it."""
     from trainer.dataset import render_report, validate_directory
 
-    report = validate_directory(directory, core=core)
+    with output.reading(directory) as progress:
+        report = validate_directory(directory, core=core, progress=progress)
     if json_:
         output.print_json(report.as_dict())
     else:

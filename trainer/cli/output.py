@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -45,6 +46,14 @@ def report_error(error: UserError) -> None:
     if "--json" in sys.argv:
         print_json({"error": str(error), "exit_code": int(error.exit_code)})
     stderr.print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def reading(directory: Path) -> Iterator[Callable[[str], None]]:
+    """Show on stderr that a dataset is being read, and which part, as the yielded function is told."""
+    doing = escape(f"reading {directory}")
+    with stderr.status(doing) as status:
+        yield lambda part: status.update(f"{doing}: {escape(part)}")
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -75,7 +74,8 @@ def train(
 
     wanted = _split_spec(split, split_seed)
     _validate_first(dataset, wanted)
-    data = load_dataset(dataset, wanted)
+    with output.reading(dataset) as progress:
+        data = load_dataset(dataset, wanted, progress)
     trained, version, folder = train_and_publish(data, chosen, seed, out, device=device, fresh=fresh, activate=activate)
     _print_outcome(data, trained, version, out, folder, as_json=json_)
 
@@ -96,7 +96,8 @@ def evaluate(
 
     finished = artifact.load_path(model) if (model / "manifest.json").exists() else artifact.load(model)
     trained_on = finished.manifest.dataset
-    data = load_dataset(dataset, SplitSpec(**trained_on.split.model_dump()))
+    with output.reading(dataset) as progress:
+        data = load_dataset(dataset, SplitSpec(**trained_on.split.model_dump()), progress)
     if data.fingerprint != trained_on.fingerprint:
         raise UserError(
             f"{dataset} is not the data that version {finished.manifest.version} was trained on "
@@ -134,9 +135,9 @@ def train_and_publish(
 
     where = choose_device(device)
     folder = out / ".runs" / _run_name(data, recipe, seed)
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
     with _alone_in(folder), _shown_progress(recipe) as listener:
+        if fresh:
+            (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
         run = TrainingRun(data, recipe, seed, folder, where, listener)
         if run.progress.epoch:
             output.say(f"resuming {folder.name} after epoch {run.progress.epoch}")
@@ -171,7 +172,8 @@ def _split_spec(kind: SplitKind | None, seed: int) -> SplitSpec | None:
 def _validate_first(directory: Path, split: SplitSpec | None) -> None:
     from trainer.dataset import render_report, validate_directory
 
-    report = validate_directory(directory, split=split)
+    with output.reading(directory) as progress:
+        report = validate_directory(directory, split=split, progress=progress)
     if report.findings:
         render_report(report, output.stderr)
     if not report.ok:
