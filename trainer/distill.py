@@ -20,7 +20,7 @@ from trainer.student import Fused, Student, tempered
 from trainer.teachers import Teachers, ensemble_ranking
 from trainer.views import ID_VIEW, IdEncoder, LayerPooling, ModalityEncoder, ViewEncoders
 
-LOSS_TERMS = ("bpr", "l2", "contrast", "teachers", "rank", "embedding", "total")
+LOSS_TERMS = ("bpr", "l2", "contrast", "teachers", "rank", "embedding", "linear", "total")
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,21 @@ class Batch:
     """Triplets over the batch's own nodes.
 
     Attributes:
-        nodes: (n,) graph rows: the batch's distinct users, then its distinct items, each sorted.
+        nodes: (n,) graph rows: the batch's distinct users, its distinct items, both sorted, and those further
+            items that only the linear teacher ranks.
         user_count: how many of them are users.
+        own_count: how many of them the triplets name.
         users: (batch,) positions among ``nodes``; likewise positives and negatives.
         contrast_users: positions that InfoNCE compares; likewise contrast_items, which are positives.
         rank_users: positions of the users whose rankings are distilled.
         rank_candidates: positions of the candidate set C, positives and negatives of the batch.
+        linear_users: positions of the users that learn from the linear teacher.
+        linear_candidates: positions of the items that it ranks.
     """
 
     nodes: Tensor
     user_count: int
+    own_count: int
     users: Tensor
     positives: Tensor
     negatives: Tensor
@@ -45,12 +50,15 @@ class Batch:
     contrast_items: Tensor
     rank_users: Tensor
     rank_candidates: Tensor
+    linear_users: Tensor
+    linear_candidates: Tensor
 
 
 def make_batch(
-    triplets: Triplets, user_total: int, recipe: Recipe, generator: np.random.Generator, device: torch.device
+    triplets: Triplets, shape: tuple[int, int], recipe: Recipe, generator: np.random.Generator, device: torch.device
 ) -> Batch:
-    """Number the batch's nodes and draw the subsets that the pairwise losses compare."""
+    """Number the batch's nodes and draw the subsets that the pairwise losses compare; shape is (users, items)."""
+    user_total, item_total = shape
     distinct_users, users = np.unique(triplets[0], return_inverse=True)
     distinct_items, items = np.unique(np.concatenate(triplets[1:]), return_inverse=True)
     count = len(distinct_users)
@@ -63,10 +71,15 @@ def make_batch(
         return tensor(generator.permutation(positions)[:most])
 
     user_positions = np.arange(count)
-    item_positions = np.arange(count, count + len(distinct_items))
+    own_count = count + len(distinct_items)
+    item_positions = np.arange(count, own_count)
+    ranked = generator.permutation(item_total)[: recipe.linear_candidates] if recipe.linear > 0 else distinct_items[:0]
+    further = np.setdiff1d(ranked, distinct_items)
+    named = np.isin(distinct_items, ranked, assume_unique=True)
     return Batch(
-        nodes=tensor(np.concatenate([distinct_users, distinct_items + user_total])),
+        nodes=tensor(np.concatenate([distinct_users, distinct_items + user_total, further + user_total])),
         user_count=count,
+        own_count=own_count,
         users=tensor(users),
         positives=tensor(positives),
         negatives=tensor(negatives),
@@ -74,6 +87,8 @@ def make_batch(
         contrast_items=draw(np.unique(positives), recipe.contrast_nodes),
         rank_users=draw(user_positions, recipe.rank_users),
         rank_candidates=draw(item_positions, recipe.rank_candidates),
+        linear_users=draw(user_positions, recipe.linear_users),
+        linear_candidates=tensor(np.concatenate([item_positions[named], own_count + np.arange(len(further))])),
     )
 
 
@@ -104,7 +119,7 @@ class Distillation:
         Raises:
             DivergenceError: the total is not finite; no parameter was changed.
         """
-        batch = make_batch(triplets, self._inputs.interactions.shape[0], self._recipe, generator, self._inputs.device)
+        batch = make_batch(triplets, self._inputs.interactions.shape, self._recipe, generator, self._inputs.device)
         terms = self._loss_terms(batch)
         values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
         if not np.isfinite(values["total"]):
@@ -143,8 +158,8 @@ class Distillation:
 
     def _loss_terms(self, batch: Batch) -> dict[str, Tensor]:
         recipe = self._recipe
-        own = self._rows(self.student.encoders, batch)
-        taught = self._rows(self.teachers.encoders, batch)
+        own = self._rows(self.student.encoders, batch.nodes)
+        taught = self._rows(self.teachers.encoders, batch.nodes[: batch.own_count])
         present = {name: graphs.present[batch.nodes] for name, graphs in self._inputs.modalities.items()}
         fused: Fused = self.student.fusion(own, present)
         terms = {
@@ -154,6 +169,7 @@ class Distillation:
             "teachers": self._teachers_bpr(taught, present, batch),
             "rank": self._rank(fused.student, taught, present, batch),
             "embedding": self._embedding(own, taught, present, batch),
+            "linear": self._linear(fused.student, batch),
         }
         weights = {
             "bpr": 1.0,
@@ -162,17 +178,18 @@ class Distillation:
             "teachers": 1.0,
             "rank": recipe.rank,
             "embedding": recipe.embedding,
+            "linear": recipe.linear,
         }
         terms["total"] = torch.stack([weights[name] * term for name, term in terms.items()]).sum()  # Eq. 30
         return terms
 
-    def _rows(self, encoders: ViewEncoders, batch: Batch) -> dict[str, Tensor]:
-        views: dict[str, Tensor] = encoders(self._graph, self._inputs.modalities, batch.nodes)
+    def _rows(self, encoders: ViewEncoders, nodes: Tensor) -> dict[str, Tensor]:
+        views: dict[str, Tensor] = encoders(self._graph, self._inputs.modalities, nodes)
         return views
 
     def _l2(self, batch: Batch) -> Tensor:
         """Eq. 22 over the batch's rows of the collaborative tables, as LightGCN does."""
-        rows = self.student.encoders.id.table.index_select(0, batch.nodes)
+        rows = self.student.encoders.id.table.index_select(0, batch.nodes[: batch.own_count])
         return losses.squared_norm(rows[batch.users], rows[batch.positives], rows[batch.negatives])
 
     def _contrast(self, fused: Fused, collaborative: Tensor, present: dict[str, Tensor], batch: Batch) -> Tensor:
@@ -217,11 +234,22 @@ class Distillation:
         distances = []
         for name, view in own.items():
             known = self._known(name, present)
-            items = slice(batch.user_count, None)
+            items = slice(batch.user_count, batch.own_count)
             distances.append(
                 losses.embedding_distillation(view[items], taught[name][items], None if known is None else known[items])
             )
         return torch.stack(distances).sum()
+
+    def _linear(self, student: Tensor, batch: Batch) -> Tensor:
+        """Eq. 26 once more, with the linear teacher's ranking of a sample of the catalogue as the target."""
+        if self._inputs.linear is None:
+            return torch.zeros((), device=student.device)
+        user_total = self._inputs.interactions.shape[0]
+        users = batch.nodes[batch.linear_users].cpu().numpy()
+        items = batch.nodes[batch.linear_candidates] - user_total
+        target = self._inputs.linear.ranking(users, items, self._recipe.linear_temperature)
+        logits = student.index_select(0, batch.linear_users) @ student.index_select(0, batch.linear_candidates).T
+        return losses.rank_distillation(target, logits, 1.0)
 
     def _known(self, view: str, present: dict[str, Tensor]) -> Tensor | None:
         """Which of the batch's nodes have a view; None if every node of the dataset has it."""

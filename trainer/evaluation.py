@@ -5,6 +5,7 @@ with at least one held-out item. Equal scores rank by the lower item index, so a
 library happens to order ties.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,17 +71,22 @@ def evaluate(embeddings: Tensor, holdout: Holdout) -> dict[str, float]:
         embeddings: (users + items, width), users first.
         holdout: training and held-out interactions.
     """
+    user_count = holdout.training.shape[0]
+    of_users, of_items = embeddings[:user_count], embeddings[user_count:]
+
+    def scores(users: NDArray[np.int64]) -> Tensor:
+        return of_users[torch.as_tensor(users, device=of_users.device)] @ of_items.T
+
+    return evaluate_scores(scores, holdout)
+
+
+def evaluate_scores(scores: Callable[[NDArray[np.int64]], Tensor], holdout: Holdout) -> dict[str, float]:
+    """The same figures of any scores: a function from users (n,) to (n, items), a new tensor at each call."""
     users = holdout.users()
     if len(users) == 0:
         return {f"{name}@{cutoff}": float("nan") for name in ("recall", "ndcg") for cutoff in CUTOFFS}
-    user_count = holdout.training.shape[0]
-    of_users, of_items = embeddings[:user_count], embeddings[user_count:]
-    hits = np.concatenate(
-        [
-            _hits(of_users, of_items, users[start : start + USERS_PER_CHUNK], holdout)
-            for start in range(0, len(users), USERS_PER_CHUNK)
-        ]
-    )
+    chunks = (users[start : start + USERS_PER_CHUNK] for start in range(0, len(users), USERS_PER_CHUNK))
+    hits = np.concatenate([_hits(scores(chunk), chunk, holdout) for chunk in chunks])
     relevant = np.diff(holdout.held_out.indptr)[users].astype(np.int64)
     return {
         f"{name}@{cutoff}": float(metric(hits, relevant, cutoff).mean())
@@ -107,8 +113,7 @@ def top_items(scores: Tensor, count: int) -> NDArray[np.int64]:
     return best
 
 
-def _hits(of_users: Tensor, of_items: Tensor, users: NDArray[np.int64], holdout: Holdout) -> NDArray[np.bool_]:
-    scores = of_users[torch.as_tensor(users, device=of_users.device)] @ of_items.T
+def _hits(scores: Tensor, users: NDArray[np.int64], holdout: Holdout) -> NDArray[np.bool_]:
     rows, columns = holdout.training[users].nonzero()
     scores[torch.as_tensor(rows), torch.as_tensor(columns)] = -torch.inf
     best = top_items(scores, max(CUTOFFS))

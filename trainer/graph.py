@@ -89,16 +89,21 @@ def item_graph(
         cosines: edge weights (items, k), or None for the paper's weight of 1. Negative ones count as 0.
         self_neighbour: whether an item stays its own neighbour.
     """
-    items, count = neighbours.shape
-    row = np.repeat(np.arange(items), count)
-    column = neighbours.ravel()
-    weight = np.ones(len(row), np.float32) if cosines is None else np.maximum(cosines.ravel(), 0)
-    keep = column >= 0
-    if not self_neighbour:
-        keep &= column != row
-    adjacency = sp.csr_matrix((weight[keep].astype(np.float32), (row[keep], column[keep])), shape=(items, items))
-    adjacency.eliminate_zeros()
-    return symmetric_normalisation(adjacency)
+    return symmetric_normalisation(_neighbour_matrix(neighbours, cosines, self_neighbour=self_neighbour))
+
+
+def undirected_item_graph(neighbours: NDArray[np.int32], cosines: NDArray[np.float32] | None) -> sp.csr_matrix:
+    """Neighbour lists as a symmetric graph without loops, normalised like Eq. 7, (items, items).
+
+    Two items are joined if either is the other's neighbour, by their cosine where it is known. Not the paper's:
+    the linear teacher's view of the content.
+
+    Args:
+        neighbours: nearest items of each item (items, k), -1 meaning none.
+        cosines: the same pairs' cosines, or None for weight 1. Negative ones count as 0.
+    """
+    directed = _neighbour_matrix(neighbours, cosines, self_neighbour=False)
+    return symmetric_normalisation(directed.maximum(directed.T).tocsr())
 
 
 def drop_edges(interactions: sp.csr_matrix, share: float, generator: np.random.Generator) -> sp.csr_matrix:
@@ -114,6 +119,21 @@ def drop_edges(interactions: sp.csr_matrix, share: float, generator: np.random.G
     arrival = generator.exponential(size=interactions.nnz) / odds
     first = np.argpartition(arrival, kept)[:kept] if kept < interactions.nnz else slice(None)
     return sp.csr_matrix((edges.data[first], (edges.row[first], edges.col[first])), shape=interactions.shape)
+
+
+def _neighbour_matrix(
+    neighbours: NDArray[np.int32], cosines: NDArray[np.float32] | None, *, self_neighbour: bool
+) -> sp.csr_matrix:
+    items, count = neighbours.shape
+    row = np.repeat(np.arange(items), count)
+    column = neighbours.ravel()
+    weight = np.ones(len(row), np.float32) if cosines is None else np.maximum(cosines.ravel(), 0)
+    keep = column >= 0
+    if not self_neighbour:
+        keep &= column != row
+    adjacency = sp.csr_matrix((weight[keep].astype(np.float32), (row[keep], column[keep])), shape=(items, items))
+    adjacency.eliminate_zeros()
+    return adjacency
 
 
 def _item_itself_first(

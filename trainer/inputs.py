@@ -11,6 +11,7 @@ from torch import Tensor
 from shared.errors import UserError
 from trainer import graph
 from trainer.dataset import TRAIN, Dataset, Modality
+from trainer.linear_teacher import LinearTeacher, fit_linear_teacher
 from trainer.propagation import Propagator
 from trainer.recipe import Recipe
 from trainer.views import ModalityGraphs
@@ -26,12 +27,14 @@ class TrainingInputs:
         interactions: Y of the training split, (users, items).
         bipartite: Eq. 5's operator over all training interactions.
         modalities: graphs and features of each content view.
+        linear: the linear teacher, if the recipe wants it.
     """
 
     interactions: sp.csr_matrix
     bipartite: Propagator
     modalities: dict[str, ModalityGraphs]
     device: torch.device
+    linear: LinearTeacher | None = None
 
     @property
     def present(self) -> dict[str, Tensor]:
@@ -54,7 +57,9 @@ def prepare_inputs(
         stage(f"{name} graph")
         modalities[name] = _modality_graphs(dataset.modalities[name], interactions, recipe, device)
     stage("user-item graph")
-    return TrainingInputs(interactions, bipartite_propagator(interactions, device), modalities, device)
+    bipartite = bipartite_propagator(interactions, device)
+    linear = _linear_teacher(dataset, interactions, recipe, device, stage) if recipe.linear > 0 else None
+    return TrainingInputs(interactions, bipartite, modalities, device, linear)
 
 
 def bipartite_propagator(interactions: sp.csr_matrix, device: torch.device) -> Propagator:
@@ -91,6 +96,20 @@ def _modality_graphs(
         incidence=Propagator(incidence, device),
         present=torch.as_tensor(present, device=device),
         complete=bool(present.all()),
+    )
+
+
+def _linear_teacher(
+    dataset: Dataset, interactions: sp.csr_matrix, recipe: Recipe, device: torch.device, stage: Stage
+) -> LinearTeacher:
+    neighbour_lists = [_neighbours(dataset.modalities[name], recipe) for name in _chosen_modalities(dataset, recipe)]
+    return fit_linear_teacher(
+        interactions,
+        [graph.undirected_item_graph(neighbours, cosines) for neighbours, cosines in neighbour_lists],
+        recipe.linear_content,
+        recipe.linear_ridge,
+        device,
+        lambda done: stage(f"linear teacher, {done:.0%}"),
     )
 
 

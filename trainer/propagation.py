@@ -20,8 +20,8 @@ class Propagator:
     def __init__(self, matrix: sp.csr_matrix, device: torch.device) -> None:
         self._matrix = matrix
         self._device = device
-        self._forward = _Rows(matrix, device)
-        self._backward = _Rows(matrix.T.tocsr(), device)
+        self._forward = SparseRows(matrix, device)
+        self._backward = SparseRows(matrix.T.tocsr(), device)
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """(columns, width) -> (rows, width)."""
@@ -32,7 +32,7 @@ class Propagator:
         return Propagator(self._matrix[rows.cpu().numpy()], self._device)
 
 
-class _Rows:
+class SparseRows:
     """A sparse matrix row by row, as ``embedding_bag`` wants it."""
 
     def __init__(self, matrix: sp.csr_matrix, device: torch.device) -> None:
@@ -42,6 +42,7 @@ class _Rows:
         self._weights = torch.as_tensor(matrix.data, dtype=torch.float32, device=device)
 
     def product(self, embeddings: Tensor) -> Tensor:
+        """(columns, width) -> (rows, width), without a gradient of its own."""
         return F.embedding_bag(
             self._neighbours,
             embeddings.contiguous(),
@@ -56,7 +57,7 @@ class _Product(torch.autograd.Function):
     """d(A X)/dX applied to G is A^T G."""
 
     @staticmethod
-    def forward(ctx: Any, embeddings: Tensor, forward: _Rows, backward: _Rows) -> Tensor:
+    def forward(ctx: Any, embeddings: Tensor, forward: SparseRows, backward: SparseRows) -> Tensor:
         ctx.rows = backward
         return forward.product(embeddings)
 

@@ -51,6 +51,12 @@ class Recipe(BaseModel):
     rank_users: int = Field(1024, ge=1, description="users of a batch that rank distillation compares")
     rank_candidates: int = Field(512, ge=2, description="items drawn from the in-batch candidate set [C]")
     embedding: float = Field(0.1, ge=0, description="weight of embedding distillation [lambda_emb, Eq. 30]")
+    linear: float = Field(2.0, ge=0, description="weight of the linear teacher's rankings; 0 does without it")
+    linear_temperature: float = Field(2.0, gt=0, description="of its scores, in a user's standard deviations")
+    linear_users: int = Field(512, ge=1, description="users of a batch that learn from the linear teacher")
+    linear_candidates: int = Field(4096, ge=2, description="items drawn a step that it ranks")
+    linear_ridge: float = Field(400.0, gt=0, description="L2 weight of its regression")
+    linear_content: float = Field(13.0, ge=0, description="weight of the item-item graphs in its regression")
     momentum: float = Field(0.999, ge=0, le=1, description="the teachers' memory [mu, Eq. 29]")
 
     epochs: int = Field(300, ge=1, description="at most")

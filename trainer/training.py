@@ -19,11 +19,13 @@ from shared.errors import UserError
 from trainer import checkpoint
 from trainer.dataset import TEST, VALIDATION, Dataset
 from trainer.distill import LOSS_TERMS, Distillation
-from trainer.evaluation import Holdout, evaluate
+from trainer.evaluation import Holdout, evaluate, evaluate_scores
 from trainer.inputs import Stage, prepare_inputs
+from trainer.linear_teacher import LinearTeacher
 from trainer.recipe import Recipe
 from trainer.sampler import TripletSampler, epoch_generator
 
+LINEAR_TEACHER = "linear"
 SELECTION_METRIC = "recall@20"
 TEACHERS_EVALUATED_EVERY = 5
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -126,6 +128,7 @@ class TrainingRun:
         self._test = Holdout(inputs.interactions, dataset.interactions(TEST))
         self._require_enough_data(dataset.name)
         self._model = Distillation(inputs, recipe, seed)
+        self._linear = inputs.linear
         self.progress = Progress()
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / CHECKPOINT_FILE).exists():
@@ -135,9 +138,20 @@ class TrainingRun:
 
     def finish(self) -> TrainedStudent:
         """Train until early stopping or the recipe's last epoch, and judge the best epoch on the test split."""
+        if self._linear is not None and not self.progress.epoch:
+            self._judge_linear_teacher(self._linear)
         while self.progress.epoch < self._recipe.epochs and not self._is_out_of_patience():
             self._run_epoch()
         return self._best_student()
+
+    def _judge_linear_teacher(self, teacher: LinearTeacher) -> None:
+        def scores(users: NDArray[np.int64]) -> torch.Tensor:
+            return torch.from_numpy(teacher.scores(users))
+
+        self.progress.teachers[LINEAR_TEACHER] = {
+            "validation": evaluate_scores(scores, self._validation),
+            "test": evaluate_scores(scores, self._test),
+        }
 
     def _run_epoch(self) -> None:
         epoch = self.progress.epoch + 1
@@ -195,7 +209,7 @@ class TrainingRun:
         best = checkpoint.load(self._folder / BEST_FILE)
         self._model.student.load_state_dict(best["student"])
         self._model.teachers.load_state_dict(best["teachers"])
-        if not self.progress.teachers:
+        if not self.progress.teachers.keys() - {LINEAR_TEACHER}:
             self._judge_teachers()
         embeddings = self._model.student_embeddings()
         test = evaluate(embeddings, self._test)

@@ -11,18 +11,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
+from scipy.stats import entropy
 
 from shared.errors import DivergenceError, UserError
 from trainer.dataset import Dataset
-from trainer.distill import LOSS_TERMS, Distillation
+from trainer.distill import LOSS_TERMS, Distillation, make_batch
 from trainer.evaluation import Holdout, evaluate
 from trainer.inputs import prepare_inputs
 from trainer.recipe import Recipe
 from trainer.sampler import TripletSampler, epoch_generator
 from trainer.training import Listener, TrainedStudent, TrainingRun
 
+USERS, ITEMS = 60, 40
 CPU = torch.device("cpu")
-RECIPE = Recipe(width=8, batch_size=64, epochs=12, neighbours=5, rank_candidates=16, learning_rate=0.01)
+RECIPE = Recipe(
+    width=8,
+    batch_size=64,
+    epochs=12,
+    neighbours=5,
+    rank_candidates=16,
+    linear_candidates=30,
+    linear_ridge=20.0,
+    learning_rate=0.01,
+)
 
 
 def run(dataset: Dataset, folder: Path, recipe: Recipe = RECIPE, seed: int = 0, **options) -> TrainedStudent:
@@ -47,7 +59,7 @@ def test_it_learns_what_the_data_shows(small_dataset: Dataset, tmp_path: Path) -
     untrained = run(small_dataset, tmp_path / "one", RECIPE.model_copy(update={"epochs": 1, "learning_rate": 1e-6}))
     trained = run(small_dataset, tmp_path / "many")
     assert trained.test["recall@10"] > 1.3 * untrained.test["recall@10"]
-    assert set(trained.teachers) == {"id", "image", "text"}
+    assert set(trained.teachers) == {"id", "image", "text", "linear"}
 
 
 def test_the_figures_are_those_of_the_exported_embeddings(small_dataset: Dataset, tmp_path: Path) -> None:
@@ -136,7 +148,7 @@ def test_every_loss_term_is_logged_and_their_weighted_sum_is_the_total(small_dat
         terms = record["losses"]
         assert set(terms) == set(LOSS_TERMS)
         weights = {"bpr": 1, "teachers": 1, "l2": RECIPE.l2, "contrast": RECIPE.contrast, "rank": RECIPE.rank}
-        weights["embedding"] = RECIPE.embedding
+        weights |= {"embedding": RECIPE.embedding, "linear": RECIPE.linear}
         assert terms["total"] == pytest.approx(sum(weight * terms[name] for name, weight in weights.items()), rel=1e-4)
         assert record["peak_memory_mb"] > 10
         assert record["seconds"]["training"] > 0
@@ -161,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(small_dat
 @pytest.mark.parametrize("modalities", [(), ("text",), ("image", "text")])
 def test_any_set_of_modalities_trains(small_dataset: Dataset, tmp_path: Path, modalities) -> None:
     trained = run(small_dataset, tmp_path, RECIPE.model_copy(update={"modalities": modalities, "epochs": 2}))
-    assert set(trained.teachers) == {"id", *modalities}
+    assert set(trained.teachers) == {"id", "linear", *modalities}
     assert np.isfinite(trained.user_embeddings).all()
 
 
@@ -202,10 +214,28 @@ def test_a_damaged_checkpoint_is_named(small_dataset: Dataset, tmp_path: Path) -
         run(small_dataset, tmp_path)
 
 
+def test_the_student_learns_the_linear_teachers_ranking_of_the_drawn_items(small_dataset: Dataset) -> None:
+    """The term of a step against scipy's entropy over the exported embeddings."""
+    recipe = RECIPE.model_copy(update={"id_edge_drop": 0.0, "item_tempering": 0.0, "linear_users": 5})
+    inputs = prepare_inputs(small_dataset, recipe, CPU)
+    model = Distillation(inputs, recipe, seed=0)
+    embeddings = model.student_embeddings().numpy()
+    triplets = next(TripletSampler(inputs.interactions).batches(32, epoch_generator(0, 1)))
+    batch = make_batch(triplets, inputs.interactions.shape, recipe, epoch_generator(0, 2), CPU)
+    users, items = batch.nodes[batch.linear_users].numpy(), batch.nodes[batch.linear_candidates].numpy()
+    assert len(users) == 5
+    assert len(set(items)) == recipe.linear_candidates
+    assert set(items) <= set(range(USERS, USERS + ITEMS))
+    scores = inputs.linear.scores(users)[:, items - USERS] / recipe.linear_temperature
+    student = embeddings[users] @ embeddings[items].T
+    expected = np.mean([entropy(softmax(p), softmax(q)) for p, q in zip(scores, student, strict=True)])
+    assert model.step(triplets, epoch_generator(0, 2))["linear"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_lightgcn_recipe_is_lightgcn(small_dataset: Dataset) -> None:
     """Without content and distillation a step has LightGCN's gradient, computed here with dense matrices."""
     recipe = RECIPE.model_copy(
-        update={"modalities": (), "rank": 0.0, "embedding": 0.0, "contrast": 0.0, "id_edge_drop": 0.0}
+        update={"modalities": (), "rank": 0.0, "embedding": 0.0, "contrast": 0.0, "linear": 0.0, "id_edge_drop": 0.0}
     )
     inputs = prepare_inputs(small_dataset, recipe, CPU)
     model = Distillation(inputs, recipe, seed=0)
