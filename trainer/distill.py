@@ -13,6 +13,7 @@ from torch import Tensor
 
 from shared.errors import DivergenceError
 from trainer import graph, losses
+from trainer.consolidation import nearest_embeddings
 from trainer.inputs import TrainingInputs, bipartite_propagator
 from trainer.recipe import Recipe
 from trainer.sampler import Triplets
@@ -106,6 +107,28 @@ class Distillation:
         self.teachers.to(inputs.device)
         parameters = [*self.student.parameters(), *self.teachers.parameters()]
         self.optimiser = torch.optim.Adam(parameters, lr=recipe.learning_rate, fused=True)
+
+    def start_from_linear_teacher(self, seed: int) -> None:
+        """Let the collaborative tables of student and teacher begin as the linear teacher's nearest embeddings.
+
+        Scaled so that the student's scores begin at the teacher's, divided by its temperature.
+        """
+        linear = self._inputs.linear
+        if linear is None or not self._recipe.linear_start:
+            return
+        users, items = nearest_embeddings(
+            lambda chosen: torch.from_numpy(linear.scores(chosen)).to(self._inputs.device),
+            self._inputs.interactions.shape,
+            self._recipe.width,
+            seed,
+            self._inputs.device,
+        )
+        balance = users.norm(dim=0).sqrt().clamp(min=torch.finfo(users.dtype).tiny)
+        scale = self._recipe.linear_temperature**-0.5
+        table = torch.cat([users / balance, items * balance]) * scale
+        with torch.no_grad():
+            for encoders in (self.student.encoders, self.teachers.encoders):
+                encoders.id.table.copy_(table)
 
     def start_epoch(self, generator: np.random.Generator) -> None:
         """Draw the epoch's user-item graph."""

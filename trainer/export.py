@@ -50,12 +50,17 @@ def publish(
 
 
 def flat_metrics(trained: TrainedStudent) -> dict[str, float]:
-    """All figures by dotted name, ``test.recall@20`` or ``teacher.id.test.recall@20``; undefined ones left out."""
+    """All figures by dotted name, such as ``test.recall@20``, ``alone.test.recall@20``, ``teacher.id.test.recall@20``.
+
+    Undefined ones are left out.
+    """
     named = {
         **{f"validation.{name}": value for name, value in trained.validation.items()},
         **{f"test.{name}": value for name, value in trained.test.items()},
         "best_epoch": float(trained.best_epoch),
     }
+    for part, metrics in trained.alone.items():
+        named |= {f"alone.{part}.{name}": value for name, value in metrics.items()}
     for teacher, parts in trained.teachers.items():
         for part, metrics in parts.items():
             named |= {f"teacher.{teacher}.{part}.{name}": value for name, value in metrics.items()}

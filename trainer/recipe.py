@@ -33,7 +33,7 @@ class Recipe(BaseModel):
     teacher_pooling: LayerPooling = Field("last", description="Eq. 12's layers in the teachers")
     fusion: FusionPooling = Field("sum", description="how Eq. 21 joins the content terms")
     item_tempering: float = Field(
-        0.3, ge=0, le=1, description="power of an item's norm that its embedding is divided by at inference [Eq. 31]"
+        0.15, ge=0, le=1, description="power of an item's norm that its embedding is divided by at inference [Eq. 31]"
     )
     neighbours: int = Field(10, ge=1, description="nearest items an item, itself included [k, Eq. 6]")
     self_neighbour: bool = Field(True, description="whether an item is its own neighbour")
@@ -52,11 +52,15 @@ class Recipe(BaseModel):
     rank_candidates: int = Field(512, ge=2, description="items drawn from the in-batch candidate set [C]")
     embedding: float = Field(0.1, ge=0, description="weight of embedding distillation [lambda_emb, Eq. 30]")
     linear: float = Field(2.0, ge=0, description="weight of the linear teacher's rankings; 0 does without it")
+    linear_start: bool = Field(True, description="whether the collaborative tables start from the linear teacher")
     linear_temperature: float = Field(2.0, gt=0, description="of its scores, in a user's standard deviations")
     linear_users: int = Field(512, ge=1, description="users of a batch that learn from the linear teacher")
     linear_candidates: int = Field(4096, ge=2, description="items drawn a step that it ranks")
     linear_ridge: float = Field(400.0, gt=0, description="L2 weight of its regression")
     linear_content: float = Field(13.0, ge=0, description="weight of the item-item graphs in its regression")
+    consolidated_width: int = Field(
+        256, ge=0, description="width of the exported embeddings, joined with the linear teacher; 0 exports the student"
+    )
     momentum: float = Field(0.999, ge=0, le=1, description="the teachers' memory [mu, Eq. 29]")
 
     epochs: int = Field(300, ge=1, description="at most")

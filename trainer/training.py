@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from shared import durable
 from shared.errors import UserError
 from trainer import checkpoint
+from trainer.consolidation import consolidate
 from trainer.dataset import TEST, VALIDATION, Dataset
 from trainer.distill import LOSS_TERMS, Distillation
 from trainer.evaluation import Holdout, evaluate, evaluate_scores
@@ -84,6 +85,7 @@ class TrainedStudent:
         validation: the student's metrics at the best epoch.
         test: its test metrics at that same epoch.
         teachers: each teacher's validation and test metrics at its own best epoch.
+        alone: the student's metrics at that epoch before it was joined with the linear teacher.
     """
 
     user_embeddings: NDArray[np.float32]
@@ -91,6 +93,7 @@ class TrainedStudent:
     validation: Metrics
     test: Metrics
     teachers: dict[str, dict[str, Metrics]]
+    alone: dict[str, Metrics]
     best_epoch: int
     epochs: int
 
@@ -135,6 +138,7 @@ class TrainingRun:
             self._restore()
         else:
             (folder / METRICS_FILE).unlink(missing_ok=True)
+            self._model.start_from_linear_teacher(seed)
 
     def finish(self) -> TrainedStudent:
         """Train until early stopping or the recipe's last epoch, and judge the best epoch on the test split."""
@@ -211,18 +215,32 @@ class TrainingRun:
         self._model.teachers.load_state_dict(best["teachers"])
         if not self.progress.teachers.keys() - {LINEAR_TEACHER}:
             self._judge_teachers()
-        embeddings = self._model.student_embeddings()
-        test = evaluate(embeddings, self._test)
+        student = self._model.student_embeddings()
+        alone = {"validation": self.progress.validation, "test": evaluate(student, self._test)}
+        embeddings, validation = self._consolidated(student)
         exported = embeddings.cpu().numpy()
         return TrainedStudent(
             user_embeddings=exported[: self._users],
             item_embeddings=exported[self._users :],
-            validation=self.progress.validation,
-            test=test,
+            validation=validation,
+            test=alone["test"] if embeddings is student else evaluate(embeddings, self._test),
             teachers=self.progress.teachers,
+            alone=alone,
             best_epoch=self.progress.best_epoch,
             epochs=self.progress.epoch,
         )
+
+    def _consolidated(self, student: torch.Tensor) -> tuple[torch.Tensor, Metrics]:
+        """The embeddings to export and their validation metrics: joined with the linear teacher if that is better."""
+        width = self._recipe.consolidated_width
+        if self._linear is None or width == 0:
+            return student, self.progress.validation
+        self._listener.stage("consolidated embeddings")
+        joined = consolidate(student, self._linear, self._validation, width, self._seed)
+        validation = evaluate(joined, self._validation)
+        if validation[SELECTION_METRIC] > self.progress.validation[SELECTION_METRIC]:
+            return joined, validation
+        return student, self.progress.validation
 
     def _weights(self) -> dict[str, Any]:
         return {"student": self._model.student.state_dict(), "teachers": self._model.teachers.state_dict()}

@@ -222,6 +222,8 @@ def _print_outcome(
         output.print_json(_outcome(data, trained, version, out, folder))
         return
     judged = {"student": {"validation": trained.validation, "test": trained.test}}
+    if trained.alone["validation"] != trained.validation:
+        judged["student alone"] = trained.alone
     judged |= {f"{name} teacher": parts for name, parts in trained.teachers.items()}
     names = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
     rows = [
@@ -245,6 +247,7 @@ def _outcome(data: Dataset, trained: TrainedStudent, version: str, out: Path, fo
         "epochs": trained.epochs,
         "validation": trained.validation,
         "test": trained.test,
+        "alone": trained.alone,
         "teachers": trained.teachers,
         "peak_memory_mb": round(peak_memory_mb()),
     }

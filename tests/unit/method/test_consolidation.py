@@ -1,0 +1,90 @@
+"""Consolidation against numpy's decomposition."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.consolidation import BLEND_WEIGHTS, blended, consolidate, nearest_embeddings, standardised
+from trainer.evaluation import Holdout, evaluate
+from trainer.linear_teacher import fit_linear_teacher
+
+CPU = torch.device("cpu")
+
+
+def of(matrix: np.ndarray):
+    return lambda users: torch.from_numpy(matrix[users].astype(np.float32))
+
+
+def truncated(matrix: np.ndarray, width: int) -> np.ndarray:
+    left, singular, right = np.linalg.svd(matrix, full_matrices=False)
+    return (left[:, :width] * singular[:width]) @ right[:width]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(0, 1000))
+def test_products_are_the_truncated_decomposition(users: int, items: int, width: int, seed: int) -> None:
+    matrix = np.random.default_rng(seed).normal(size=(users, items))
+    of_users, of_items = nearest_embeddings(of(matrix), (users, items), width, seed, CPU)
+    assert of_users.shape == (users, width)
+    assert of_items.shape == (items, width)
+    assert np.allclose((of_users @ of_items.T).numpy(), truncated(matrix, width), atol=1e-3)
+
+
+def test_columns_are_sorted_orthonormal_and_zero_beyond_the_rank() -> None:
+    generator = np.random.default_rng(1)
+    matrix = generator.normal(size=(3000, 4)) @ generator.normal(size=(4, 60))
+    of_users, of_items = nearest_embeddings(of(matrix), (3000, 60), 6, 0, CPU)
+    strength = of_users.norm(dim=0).numpy()
+    assert np.all(np.diff(strength) <= 1e-3)
+    assert np.allclose((of_items.T @ of_items).numpy()[:4, :4], np.eye(4), atol=1e-4)
+    assert np.allclose((of_users @ of_items.T).numpy(), matrix, atol=1e-2)
+
+
+def test_the_seed_decides_every_bit() -> None:
+    matrix = np.random.default_rng(2).normal(size=(50, 90))
+    first, again = (nearest_embeddings(of(matrix), (50, 90), 5, 3, CPU) for _ in range(2))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+
+
+def test_scores_that_are_all_zero_make_zero_embeddings() -> None:
+    of_users, of_items = nearest_embeddings(of(np.zeros((7, 9))), (7, 9), 3, 0, CPU)
+    assert not of_users.any()
+    assert torch.isfinite(of_items).all()
+
+
+def test_standardised_rows() -> None:
+    rows = standardised(torch.tensor([[1.0, 2.0, 6.0], [4.0, 4.0, 4.0]]))
+    assert rows[0].mean().item() == pytest.approx(0, abs=1e-6)
+    assert rows[0].std(correction=0).item() == pytest.approx(1)
+    assert not rows[1].any()
+
+
+def test_blend_weighs_the_linear_teacher() -> None:
+    student, linear = torch.tensor([[0.0, 10.0]]), torch.tensor([[3.0, 1.0]])
+    assert blended(student, linear, 0.4).tolist() == [[pytest.approx(-0.6), pytest.approx(0.6)]]
+
+
+def test_consolidation_finds_what_only_the_linear_teacher_knows() -> None:
+    """A student of noise beside pairs of items that are always bought together."""
+    generator = np.random.default_rng(4)
+    pairs = generator.integers(0, 20, size=(120, 3))
+    bought = np.zeros((120, 40), np.float32)
+    for user, chosen in enumerate(pairs):
+        bought[user, chosen * 2] = bought[user, chosen * 2 + 1] = 1
+    held_out = np.zeros_like(bought)
+    for user in range(120):
+        last = np.flatnonzero(bought[user])[-1]
+        held_out[user, last], bought[user, last] = 1, 0
+    holdout = Holdout(sp.csr_matrix(bought), sp.csr_matrix(held_out))
+    noise = torch.from_numpy(generator.normal(size=(160, 8)).astype(np.float32))
+    teacher = fit_linear_teacher(holdout.training, [], 0.0, 5.0, CPU)
+    joined = consolidate(noise, teacher, holdout, 40, 0)
+    assert joined.shape == (160, 40)
+    assert evaluate(joined, holdout)["ndcg@10"] > 2 * evaluate(noise, holdout)["ndcg@10"]
+    student_scores, linear_scores = noise[:120] @ noise[120:].T, torch.from_numpy(teacher.scores(np.arange(120)))
+    blends = [blended(student_scores, linear_scores, weight) for weight in BLEND_WEIGHTS]
+    assert any(torch.allclose(joined[:120] @ joined[120:].T, blend, atol=1e-2) for blend in blends)
