@@ -39,5 +39,5 @@ clean:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH_PIP_ARGS) $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable '.[trainer,service,text,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[trainer,service,text,experiments,dev]'
 	touch $@
