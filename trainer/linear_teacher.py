@@ -13,7 +13,9 @@ rankings (``losses.rank_distillation``).
 
 With ``G`` the sum of the Gram matrices, ``P = (G + ridge I)^-1`` and ``B_ij = -P_ij / P_jj``. P is never formed:
 its columns are found by conjugate gradients, a block at a time, and only the largest entries are kept, so that
-memory grows with the items, not with their square.
+memory grows with the items, not with their square. Stopped at a residual of 1e-2 the columns rank better than solved
+to 1e-4, for half the time (validation recall@20 on Amazon Baby 0.1017 against 0.0997, on Sports 0.1172 against
+0.1157): stopping early is regularisation too. From 2.5e-2 on they rank worse.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +33,7 @@ USER_DEGREE_POWER = 0.25
 ITEM_DEGREE_POWER = 0.1
 KEPT_ENTRIES = 200
 COLUMNS_PER_SOLVE = 256
-RESIDUAL_TOLERANCE = 1e-4
+RESIDUAL_TOLERANCE = 1e-2
 MOST_ITERATIONS = 500
 
 Fraction = Callable[[float], None]
