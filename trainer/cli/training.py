@@ -42,7 +42,7 @@ def train(
     dataset: DatasetArgument,
     out: Annotated[Path, typer.Option(help="Store that the artefact is published to.")] = Path("models"),
     recipe: Annotated[
-        str, typer.Option(help="A packaged recipe (default, paper, lightgcn, baby, demo) or a YAML file.")
+        str, typer.Option(help="A packaged recipe (default, paper, lightgcn, demo) or a YAML file.")
     ] = "default",
     set_: Annotated[
         list[str] | None,
