@@ -232,6 +232,40 @@ def test_the_student_learns_the_linear_teachers_ranking_of_the_drawn_items(small
     assert model.step(triplets, epoch_generator(0, 2))["linear"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("width", [8, 60])
+def test_the_collaborative_tables_start_from_the_linear_teacher(small_dataset: Dataset, width: int) -> None:
+    """Their products are its scores over the temperature, cut to the width by numpy's decomposition."""
+    recipe = RECIPE.model_copy(update={"width": width, "linear_temperature": 4.0})
+    inputs = prepare_inputs(small_dataset, recipe, CPU)
+    model = Distillation(inputs, recipe, seed=0)
+    model.start_from_linear_teacher(seed=0)
+    left, singular, right = np.linalg.svd(inputs.linear.scores(np.arange(USERS)) / 4.0, full_matrices=False)
+    expected = (left[:, :width] * singular[:width]) @ right[:width]
+    for encoders in (model.student.encoders, model.teachers.encoders):
+        table = encoders.id.table.detach()
+        assert np.allclose(table[:USERS] @ table[USERS:].T, expected, atol=2e-3)
+        assert np.allclose(table[:USERS].norm(dim=0), table[USERS:].norm(dim=0), atol=2e-3)
+
+
+def test_a_start_from_scratch_leaves_the_tables_alone(small_dataset: Dataset) -> None:
+    recipe = RECIPE.model_copy(update={"linear_start": False})
+    model = Distillation(prepare_inputs(small_dataset, recipe, CPU), recipe, seed=0)
+    before = model.student.encoders.id.table.detach().clone()
+    model.start_from_linear_teacher(seed=0)
+    assert torch.equal(model.student.encoders.id.table, before)
+
+
+def test_the_linear_teacher_is_joined_only_where_validation_is_better(small_dataset: Dataset, tmp_path: Path) -> None:
+    joined = run(small_dataset, tmp_path / "joined", RECIPE.model_copy(update={"consolidated_width": 11}))
+    alone = run(small_dataset, tmp_path / "alone", RECIPE.model_copy(update={"consolidated_width": 0}))
+    assert alone.user_embeddings.shape == (USERS, RECIPE.width)
+    assert alone.validation == alone.alone["validation"] == joined.alone["validation"]
+    assert joined.alone["test"] == alone.test
+    assert joined.validation["recall@20"] >= alone.validation["recall@20"]
+    better = joined.validation["recall@20"] > alone.validation["recall@20"]
+    assert joined.item_embeddings.shape == (ITEMS, 11 if better else RECIPE.width)
+
+
 def test_lightgcn_recipe_is_lightgcn(small_dataset: Dataset) -> None:
     """Without content and distillation a step has LightGCN's gradient, computed here with dense matrices."""
     recipe = RECIPE.model_copy(
