@@ -18,21 +18,21 @@ from trainer.linear_teacher import LinearTeacher
 Scores = Callable[[NDArray[np.int64]], Tensor]
 
 BLEND_WEIGHTS = (0.1, 0.2, 0.4, 0.8)
-USERS_PER_BLOCK = 1024
+USERS_PER_BLOCK = 128
 FURTHER_DIRECTIONS = 32
 POWER_ITERATIONS = 4
 
 
 def standardised(scores: Tensor) -> Tensor:
     """Rows (n, items) with mean 0 and standard deviation 1; zeros where all scores are equal."""
-    centred = scores - scores.mean(dim=1, keepdim=True)
-    deviation = centred.square().mean(dim=1, keepdim=True).sqrt()
-    return torch.where(deviation > 0, centred / deviation.clamp(min=torch.finfo(scores.dtype).tiny), 0.0)
+    deviation, mean = torch.std_mean(scores, dim=1, keepdim=True, correction=0)
+    scale = torch.where(deviation > 0, 1 / deviation, 0.0)
+    return (scores - mean).mul_(scale)
 
 
 def blended(student: Tensor, linear: Tensor, weight: float) -> Tensor:
     """``standardised(student) + weight * standardised(linear)``, (n, items)."""
-    return standardised(student) + weight * standardised(linear)
+    return standardised(student).add_(standardised(linear), alpha=weight)
 
 
 def consolidate(student: Tensor, linear: LinearTeacher, validation: Holdout, width: int, seed: int) -> Tensor:
