@@ -56,7 +56,8 @@ def same(one: TrainedStudent, other: TrainedStudent) -> bool:
 
 
 def test_it_learns_what_the_data_shows(small_dataset: Dataset, tmp_path: Path) -> None:
-    untrained = run(small_dataset, tmp_path / "one", RECIPE.model_copy(update={"epochs": 1, "learning_rate": 1e-6}))
+    from_scratch = {"epochs": 1, "learning_rate": 1e-6, "linear_start": False, "consolidated_width": 0}
+    untrained = run(small_dataset, tmp_path / "one", RECIPE.model_copy(update=from_scratch))
     trained = run(small_dataset, tmp_path / "many")
     assert trained.test["recall@10"] > 1.3 * untrained.test["recall@10"]
     assert set(trained.teachers) == {"id", "image", "text", "linear"}
