@@ -101,7 +101,7 @@ class Distillation:
         self._inputs = inputs
         self._recipe = recipe
         self._graph = inputs.bipartite
-        self.student = Student(self._encoders(recipe.student_pooling), recipe.width, recipe.fusion)
+        self.student = Student(self._encoders(recipe.student_pooling), recipe.width, recipe.fusion, gated=recipe.gates)
         self.teachers = Teachers(self._encoders(recipe.teacher_pooling), self.student.encoders)
         self.student.to(inputs.device)
         self.teachers.to(inputs.device)

@@ -32,6 +32,7 @@ class Recipe(BaseModel):
     student_pooling: LayerPooling = Field("last", description="Eq. 12's layers in the student")
     teacher_pooling: LayerPooling = Field("last", description="Eq. 12's layers in the teachers")
     fusion: FusionPooling = Field("sum", description="how Eq. 21 joins the content terms")
+    gates: bool = Field(True, description="whether the collaborative view gates each content view's own part [Eq. 20]")
     item_tempering: float = Field(
         0.15, ge=0, le=1, description="power of an item's norm that its embedding is divided by at inference [Eq. 31]"
     )

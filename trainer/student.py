@@ -34,13 +34,15 @@ class Fused:
 class Fusion(nn.Module):
     """Eq. 18-21 for rows of view representations."""
 
-    def __init__(self, modalities: tuple[str, ...], width: int, pooling: FusionPooling) -> None:
+    def __init__(self, modalities: tuple[str, ...], width: int, pooling: FusionPooling, *, gated: bool = True) -> None:
         super().__init__()
         self._modalities = modalities
         self._pooling = pooling
+        self._gated = gated
         if modalities:
             self.query = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
-            self.gates = nn.ModuleList(nn.Linear(width, width) for _ in modalities)
+            if gated:
+                self.gates = nn.ModuleList(nn.Linear(width, width) for _ in modalities)
 
     def forward(self, views: dict[str, Tensor], present: dict[str, Tensor]) -> Fused:
         """Fuse the views of n nodes.
@@ -57,8 +59,10 @@ class Fusion(nn.Module):
         weights = self._compatibility(content, mask)
         shared = (weights.unsqueeze(2) * content).sum(dim=1)  # Eq. 19
         specific = (content - shared.unsqueeze(1)) * mask.unsqueeze(2)
-        gate = torch.stack([torch.sigmoid(gate(collaborative)) for gate in self.gates], dim=1)
-        total = shared + (gate * specific).sum(dim=1)  # Eq. 20
+        if self._gated:
+            gate = torch.stack([torch.sigmoid(gate(collaborative)) for gate in self.gates], dim=1)
+            specific = gate * specific  # Eq. 20
+        total = shared + specific.sum(dim=1)
         if self._pooling == "mean":
             total = total / (1 + mask.sum(dim=1, keepdim=True))  # Eq. 21: the shared term and the existing own ones
         return Fused(total, collaborative + total)
@@ -72,10 +76,10 @@ class Fusion(nn.Module):
 class Student(nn.Module):
     """Encoders (Eq. 17) and fusion (Eq. 18-21). All that inference needs, Eq. 31, is their output."""
 
-    def __init__(self, encoders: ViewEncoders, width: int, pooling: FusionPooling) -> None:
+    def __init__(self, encoders: ViewEncoders, width: int, pooling: FusionPooling, *, gated: bool = True) -> None:
         super().__init__()
         self.encoders = encoders
-        self.fusion = Fusion(encoders.modalities, width, pooling)
+        self.fusion = Fusion(encoders.modalities, width, pooling, gated=gated)
 
 
 def tempered(embeddings: Tensor, users: int, power: float) -> Tensor:
