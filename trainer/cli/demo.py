@@ -47,8 +47,7 @@ def demo(
         _show_answer(url, data.user_ids[0])
         output.say(f"\nfrom nothing to this answer: {time.perf_counter() - started:.0f} s")
         if not once:
-            output.say(f"serving on {url} until Ctrl-C; the API is described at {url}/docs")
-            _wait_for_interrupt()
+            _serve_until_interrupted(url)
 
 
 @contextmanager
@@ -107,8 +106,9 @@ def _free_port(wanted: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for_interrupt() -> None:
+def _serve_until_interrupted(url: str) -> None:
     try:
+        output.say(f"serving on {url} until Ctrl-C; the API is described at {url}/docs")
         signal.pause()
     except KeyboardInterrupt:
         output.say("\nstopping")
