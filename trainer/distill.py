@@ -17,6 +17,7 @@ from trainer.consolidation import nearest_embeddings
 from trainer.inputs import TrainingInputs, bipartite_propagator
 from trainer.recipe import Recipe
 from trainer.sampler import Triplets
+from trainer.stopwatch import stopwatch
 from trainer.student import Fused, Student, tempered
 from trainer.teachers import Teachers, ensemble_ranking
 from trainer.views import ID_VIEW, IdEncoder, LayerPooling, ModalityEncoder, ViewEncoders
@@ -55,6 +56,7 @@ class Batch:
     linear_candidates: Tensor
 
 
+@stopwatch("batch making")
 def make_batch(
     triplets: Triplets, shape: tuple[int, int], recipe: Recipe, generator: np.random.Generator, device: torch.device
 ) -> Batch:
@@ -108,6 +110,7 @@ class Distillation:
         parameters = [*self.student.parameters(), *self.teachers.parameters()]
         self.optimiser = torch.optim.Adam(parameters, lr=recipe.learning_rate, fused=True)
 
+    @stopwatch("start tables")
     def start_from_linear_teacher(self, seed: int) -> None:
         """Let the collaborative tables of student and teacher begin as the linear teacher's nearest embeddings.
 
@@ -130,6 +133,7 @@ class Distillation:
             for encoders in (self.student.encoders, self.teachers.encoders):
                 encoders.id.table.copy_(table)
 
+    @stopwatch("epoch graph")
     def start_epoch(self, generator: np.random.Generator) -> None:
         """Draw the epoch's user-item graph."""
         if self._recipe.id_edge_drop > 0:
@@ -151,10 +155,13 @@ class Distillation:
                 f"the loss is no longer finite ({culprits}): lower learning_rate or raise the temperatures, and "
                 "check the features with 'mts4mm validate'"
             )
-        self.optimiser.zero_grad(set_to_none=True)
-        terms["total"].backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
-        self.teachers.synchronise(self.student.encoders, self._recipe.momentum)
+        with stopwatch("backward"):
+            self.optimiser.zero_grad(set_to_none=True)
+            terms["total"].backward()  # type: ignore[no-untyped-call]
+        with stopwatch("optimiser"):
+            self.optimiser.step()
+        with stopwatch("EMA"):
+            self.teachers.synchronise(self.student.encoders, self._recipe.momentum)
         return values
 
     @torch.no_grad()
@@ -181,12 +188,17 @@ class Distillation:
 
     def _loss_terms(self, batch: Batch) -> dict[str, Tensor]:
         recipe = self._recipe
-        own = self._rows(self.student.encoders, batch.nodes)
-        taught = self._rows(self.teachers.encoders, batch.nodes[: batch.own_count])
-        present = {name: graphs.present[batch.nodes] for name, graphs in self._inputs.modalities.items()}
-        fused: Fused = self.student.fusion(own, present)
+        with stopwatch("student views"):
+            own = self._rows(self.student.encoders, batch.nodes)
+        with stopwatch("teachers' views"):
+            taught = self._rows(self.teachers.encoders, batch.nodes[: batch.own_count])
+        with stopwatch("fusion"):
+            present = {name: graphs.present[batch.nodes] for name, graphs in self._inputs.modalities.items()}
+            fused: Fused = self.student.fusion(own, present)
+        with stopwatch("loss bpr"):
+            bpr = _triplet_bpr(fused.student, batch)
         terms = {
-            "bpr": _triplet_bpr(fused.student, batch),
+            "bpr": bpr,
             "l2": self._l2(batch),
             "contrast": self._contrast(fused, own[ID_VIEW], present, batch),
             "teachers": self._teachers_bpr(taught, present, batch),
@@ -210,11 +222,13 @@ class Distillation:
         views: dict[str, Tensor] = encoders(self._graph, self._inputs.modalities, nodes)
         return views
 
+    @stopwatch("loss l2")
     def _l2(self, batch: Batch) -> Tensor:
         """Eq. 22 over the batch's rows of the collaborative tables, as LightGCN does."""
         rows = self.student.encoders.id.table.index_select(0, batch.nodes[: batch.own_count])
         return losses.squared_norm(rows[batch.users], rows[batch.positives], rows[batch.negatives])
 
+    @stopwatch("loss contrast")
     def _contrast(self, fused: Fused, collaborative: Tensor, present: dict[str, Tensor], batch: Batch) -> Tensor:
         """Eq. 23, users and items, among nodes that have content at all."""
         if self._recipe.contrast == 0 or not present:
@@ -232,11 +246,13 @@ class Distillation:
             ]
         ).sum()
 
+    @stopwatch("loss teachers")
     def _teachers_bpr(self, taught: dict[str, Tensor], present: dict[str, Tensor], batch: Batch) -> Tensor:
         """Eq. 28."""
         of_views = [_triplet_bpr(view, batch, self._known(name, present)) for name, view in taught.items()]
         return torch.stack(of_views).mean()
 
+    @stopwatch("loss rank")
     def _rank(self, student: Tensor, taught: dict[str, Tensor], present: dict[str, Tensor], batch: Batch) -> Tensor:
         """Eq. 24-26; the teachers' rankings are targets and get no gradient."""
         if self._recipe.rank == 0:
@@ -248,6 +264,7 @@ class Distillation:
         logits = student.index_select(0, batch.rank_users) @ student.index_select(0, batch.rank_candidates).T
         return losses.rank_distillation(target, logits, tau)
 
+    @stopwatch("loss embedding")
     def _embedding(
         self, own: dict[str, Tensor], taught: dict[str, Tensor], present: dict[str, Tensor], batch: Batch
     ) -> Tensor:
@@ -263,6 +280,7 @@ class Distillation:
             )
         return torch.stack(distances).sum()
 
+    @stopwatch("loss linear")
     def _linear(self, student: Tensor, batch: Batch) -> Tensor:
         """Eq. 26 once more, with the linear teacher's ranking of a sample of the catalogue as the target."""
         if self._inputs.linear is None:

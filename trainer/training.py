@@ -25,6 +25,7 @@ from trainer.inputs import Stage, prepare_inputs
 from trainer.linear_teacher import LinearTeacher
 from trainer.recipe import Recipe
 from trainer.sampler import TripletSampler, epoch_generator
+from trainer.stopwatch import stopped_items, stopwatch
 
 LINEAR_TEACHER = "linear"
 SELECTION_METRIC = "recall@20"
@@ -142,11 +143,15 @@ class TrainingRun:
 
     def finish(self) -> TrainedStudent:
         """Train until early stopping or the recipe's last epoch, and judge the best epoch on the test split."""
+        self.train()
+        return self._best_student()
+
+    def train(self) -> None:
+        """Train until early stopping or the recipe's last epoch."""
         if self._linear is not None and not self.progress.epoch:
             self._judge_linear_teacher(self._linear)
         while self.progress.epoch < self._recipe.epochs and not self._is_out_of_patience():
             self._run_epoch()
-        return self._best_student()
 
     def _judge_linear_teacher(self, teacher: LinearTeacher) -> None:
         def scores(users: NDArray[np.int64]) -> torch.Tensor:
@@ -162,7 +167,8 @@ class TrainingRun:
         started = time.perf_counter()
         terms = self._train_epoch(epoch)
         trained = time.perf_counter()
-        student = evaluate(self._model.student_embeddings(), self._validation)
+        with stopwatch("validation"):
+            student = evaluate(self._model.student_embeddings(), self._validation)
         teachers = self._judge_teachers() if epoch % TEACHERS_EVALUATED_EVERY == 0 else {}
         improved = student[SELECTION_METRIC] > self.progress.validation.get(SELECTION_METRIC, -math.inf)
         self.progress.epoch = epoch
@@ -187,7 +193,8 @@ class TrainingRun:
         self._model.start_epoch(generator)
         sums = dict.fromkeys(LOSS_TERMS, 0.0)
         steps = math.ceil(len(self._sampler) / self._recipe.batch_size)
-        for done, triplets in enumerate(self._sampler.batches(self._recipe.batch_size, generator), start=1):
+        batches = stopped_items("sampler", self._sampler.batches(self._recipe.batch_size, generator))
+        for done, triplets in enumerate(batches, start=1):
             for name, value in self._model.step(triplets, generator).items():
                 sums[name] += value
             self._listener.step(done, steps)

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from shared.errors import UserError
-from trainer.cli import bench, data, demo, experiment, models, output, serving, training
+from trainer.cli import bench, data, demo, experiment, models, output, serving, training, tune
 
 EXIT_CODES = """
 [bold]Exit codes[/bold]: 0 done; 1 the data or the artefact is not usable (the message says what to mend);
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)
+app.command("tune")(tune.tune)
 app.command("validate")(data.validate)
 app.command("demo-data")(data.demo_data)
 app.command("demo")(demo.demo)
