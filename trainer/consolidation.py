@@ -3,6 +3,10 @@
 Off the paper's path. The student's scores and the linear teacher's, standardised for each user, are added; the two
 tables of a given width whose inner products are nearest to that sum, by squares, are its truncated singular value
 decomposition (Eckart and Young, 1936). Only blocks of users are ever scored at once.
+
+Its time grows with users times items. Where those are more than ``MOST_PAIRS``, or the linear teacher does not cover
+the whole catalogue, ``can_decompose`` says no: then the student is exported as it is, and nothing starts from the
+teacher's decomposition.
 """
 
 from collections.abc import Callable
@@ -21,6 +25,12 @@ BLEND_WEIGHTS = (0.1, 0.2, 0.4, 0.8)
 USERS_PER_BLOCK = 128
 FURTHER_DIRECTIONS = 32
 POWER_ITERATIONS = 4
+MOST_PAIRS = 4_000_000_000
+
+
+def can_decompose(linear: LinearTeacher, users: int) -> bool:
+    """Whether the linear teacher has a score for every pair of user and item, and these are few enough."""
+    return linear.covers_all and users * linear.catalogue <= MOST_PAIRS
 
 
 def standardised(scores: Tensor) -> Tensor:
@@ -40,7 +50,7 @@ def consolidate(student: Tensor, linear: LinearTeacher, validation: Holdout, wid
 
     Args:
         student: its embeddings (users + items, its width).
-        linear: the teacher to join it with.
+        linear: the teacher to join it with, covering all items.
         validation: decides the teacher's weight, by recall@20 of the blended scores.
         width: of the outcome.
         seed: of the decomposition's random start.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shared.errors import DivergenceError
 from trainer import graph, losses
-from trainer.consolidation import nearest_embeddings
+from trainer.consolidation import can_decompose, nearest_embeddings
 from trainer.inputs import TrainingInputs, bipartite_propagator
 from trainer.recipe import Recipe
 from trainer.sampler import Triplets
@@ -58,9 +58,23 @@ class Batch:
 
 @stopwatch("batch making")
 def make_batch(
-    triplets: Triplets, shape: tuple[int, int], recipe: Recipe, generator: np.random.Generator, device: torch.device
+    triplets: Triplets,
+    shape: tuple[int, int],
+    recipe: Recipe,
+    generator: np.random.Generator,
+    device: torch.device,
+    rankable: NDArray[np.int64] | None = None,
 ) -> Batch:
-    """Number the batch's nodes and draw the subsets that the pairwise losses compare; shape is (users, items)."""
+    """Number the batch's nodes and draw the subsets that the pairwise losses compare.
+
+    Args:
+        triplets: the batch.
+        shape: (users, items).
+        recipe: how many the subsets have.
+        generator: what draws them.
+        device: where the batch shall be.
+        rankable: the items that the linear teacher can rank; all by default.
+    """
     user_total, item_total = shape
     distinct_users, users = np.unique(triplets[0], return_inverse=True)
     distinct_items, items = np.unique(np.concatenate(triplets[1:]), return_inverse=True)
@@ -76,7 +90,8 @@ def make_batch(
     user_positions = np.arange(count)
     own_count = count + len(distinct_items)
     item_positions = np.arange(count, own_count)
-    ranked = generator.permutation(item_total)[: recipe.linear_candidates] if recipe.linear > 0 else distinct_items[:0]
+    rankable = np.arange(item_total) if rankable is None else rankable
+    ranked = generator.permutation(rankable)[: recipe.linear_candidates] if recipe.linear > 0 else distinct_items[:0]
     further = np.setdiff1d(ranked, distinct_items)
     named = np.isin(distinct_items, ranked, assume_unique=True)
     return Batch(
@@ -114,10 +129,13 @@ class Distillation:
     def start_from_linear_teacher(self, seed: int) -> None:
         """Let the collaborative tables of student and teacher begin as the linear teacher's nearest embeddings.
 
-        Scaled so that the student's scores begin at the teacher's, divided by its temperature.
+        Scaled so that the student's scores begin at the teacher's, divided by its temperature. Where there are too
+        many users and items for that (``consolidation.can_decompose``) they begin at random.
         """
         linear = self._inputs.linear
         if linear is None or not self._recipe.linear_start:
+            return
+        if not can_decompose(linear, self._inputs.interactions.shape[0]):
             return
         users, items = nearest_embeddings(
             lambda chosen: torch.from_numpy(linear.scores(chosen)).to(self._inputs.device),
@@ -146,7 +164,9 @@ class Distillation:
         Raises:
             DivergenceError: the total is not finite; no parameter was changed.
         """
-        batch = make_batch(triplets, self._inputs.interactions.shape, self._recipe, generator, self._inputs.device)
+        linear, shape = self._inputs.linear, self._inputs.interactions.shape
+        rankable = None if linear is None else linear.items
+        batch = make_batch(triplets, shape, self._recipe, generator, self._inputs.device, rankable)
         terms = self._loss_terms(batch)
         values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
         if not np.isfinite(values["total"]):
@@ -226,7 +246,8 @@ class Distillation:
     def _l2(self, batch: Batch) -> Tensor:
         """Eq. 22 over the batch's rows of the collaborative tables, as LightGCN does."""
         rows = self.student.encoders.id.table.index_select(0, batch.nodes[: batch.own_count])
-        return losses.squared_norm(rows[batch.users], rows[batch.positives], rows[batch.negatives])
+        triplets = (batch.users, batch.positives, batch.negatives)
+        return losses.squared_norm(*(rows.index_select(0, positions) for positions in triplets))
 
     @stopwatch("loss contrast")
     def _contrast(self, fused: Fused, collaborative: Tensor, present: dict[str, Tensor], batch: Batch) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.errors import UserError
@@ -14,9 +15,13 @@ from trainer.dataset import TRAIN, Dataset, Modality
 from trainer.linear_teacher import LinearTeacher, fit_linear_teacher
 from trainer.propagation import Propagator
 from trainer.recipe import Recipe
+from trainer.stopwatch import stopwatch
 from trainer.views import ModalityGraphs
 
 Stage = Callable[[str], None]
+NeighbourLists = tuple[NDArray[np.int32], NDArray[np.float32] | None]
+
+_FURTHER_DIRECTIONS = 16
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,16 @@ def prepare_inputs(
     """
     interactions = dataset.interactions(TRAIN)
     modalities = {}
+    neighbours = {}
     for name in _chosen_modalities(dataset, recipe):
         stage(f"{name} graph")
-        modalities[name] = _modality_graphs(dataset.modalities[name], interactions, recipe, device)
+        modality = dataset.modalities[name]
+        neighbours[name] = _neighbours(modality, recipe)
+        modalities[name] = _modality_graphs(modality, neighbours[name], interactions, recipe, device)
     stage("user-item graph")
-    bipartite = bipartite_propagator(interactions, device)
-    linear = _linear_teacher(dataset, interactions, recipe, device, stage) if recipe.linear > 0 else None
+    with stopwatch("user-item graph"):
+        bipartite = bipartite_propagator(interactions, device)
+    linear = _linear_teacher(neighbours, interactions, recipe, device, stage) if recipe.linear > 0 else None
     return TrainingInputs(interactions, bipartite, modalities, device, linear)
 
 
@@ -80,10 +89,11 @@ def _chosen_modalities(dataset: Dataset, recipe: Recipe) -> list[str]:
     return list(recipe.modalities)
 
 
+@stopwatch("content graphs")
 def _modality_graphs(
-    modality: Modality, interactions: sp.csr_matrix, recipe: Recipe, device: torch.device
+    modality: Modality, lists: NeighbourLists, interactions: sp.csr_matrix, recipe: Recipe, device: torch.device
 ) -> ModalityGraphs:
-    neighbours, cosines = _neighbours(modality, recipe)
+    neighbours, cosines = lists
     adjacency = graph.item_graph(
         neighbours, cosines if recipe.cosine_edges else None, self_neighbour=recipe.self_neighbour
     )
@@ -91,7 +101,7 @@ def _modality_graphs(
     user_has = np.diff(incidence.indptr) > 0
     present = np.concatenate([user_has, modality.present])
     return ModalityGraphs(
-        features=_features(modality, device),
+        features=_features(modality, recipe.feature_width, device),
         items=Propagator(adjacency, device),
         incidence=Propagator(incidence, device),
         present=torch.as_tensor(present, device=device),
@@ -99,13 +109,13 @@ def _modality_graphs(
     )
 
 
+@stopwatch("linear teacher")
 def _linear_teacher(
-    dataset: Dataset, interactions: sp.csr_matrix, recipe: Recipe, device: torch.device, stage: Stage
+    lists: dict[str, NeighbourLists], interactions: sp.csr_matrix, recipe: Recipe, device: torch.device, stage: Stage
 ) -> LinearTeacher:
-    neighbour_lists = [_neighbours(dataset.modalities[name], recipe) for name in _chosen_modalities(dataset, recipe)]
     return fit_linear_teacher(
         interactions,
-        [graph.undirected_item_graph(neighbours, cosines) for neighbours, cosines in neighbour_lists],
+        [graph.undirected_item_graph(neighbours, cosines) for neighbours, cosines in lists.values()],
         recipe.linear_content,
         recipe.linear_ridge,
         device,
@@ -113,7 +123,8 @@ def _linear_teacher(
     )
 
 
-def _neighbours(modality: Modality, recipe: Recipe) -> tuple[np.ndarray, np.ndarray | None]:
+@stopwatch("neighbours")
+def _neighbours(modality: Modality, recipe: Recipe) -> NeighbourLists:
     wanted = recipe.neighbours
     if modality.neighbours is None:
         if modality.features is None:
@@ -133,8 +144,30 @@ def _neighbours(modality: Modality, recipe: Recipe) -> tuple[np.ndarray, np.ndar
     return modality.neighbours[:, :wanted], cosines
 
 
-def _features(modality: Modality, device: torch.device) -> Tensor:
+@stopwatch("features")
+def _features(modality: Modality, widest: int, device: torch.device) -> Tensor:
     """Eq. 10's H. A modality known by its neighbours alone gets one constant feature: an ungated item table."""
     if modality.features is None:
         return torch.ones(len(modality.present), 1, device=device)
-    return torch.as_tensor(modality.features, dtype=torch.float32, device=device)
+    features = torch.as_tensor(modality.features, dtype=torch.float32, device=device)
+    return features if widest == 0 else principal_components(features, widest)
+
+
+def principal_components(features: Tensor, most: int) -> Tensor:
+    """Frozen features, projected once onto their leading principal directions: the gates then cost as many columns.
+
+    Args:
+        features: (items, columns).
+        most: how many directions; features that are no wider are returned as they are.
+
+    Returns:
+        (items, most), centred, the directions by falling variance.
+    """
+    rows, columns = features.shape
+    if columns <= most:
+        return features
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        _, _, directions = torch.pca_lowrank(features, q=min(most + _FURTHER_DIRECTIONS, rows, columns))
+    reduced = (features - features.mean(dim=0)) @ directions[:, :most]
+    return torch.nn.functional.pad(reduced, (0, most - reduced.shape[1]))

@@ -26,7 +26,7 @@ class Recipe(BaseModel):
     modalities: tuple[str, ...] | None = Field(
         None, description="content modalities to use; all that the dataset has by default"
     )
-    width: int = Field(128, ge=1, description="embedding width [d]")
+    width: int = Field(64, ge=1, description="embedding width [d]")
     id_layers: int = Field(2, ge=0, description="layers over the user-item graph [n, Eq. 8]")
     item_layers: int = Field(1, ge=0, description="layers over each item-item graph [n, Eq. 12]")
     student_pooling: LayerPooling = Field("last", description="Eq. 12's layers in the student")
@@ -39,24 +39,27 @@ class Recipe(BaseModel):
     neighbours: int = Field(10, ge=1, description="nearest items an item, itself included [k, Eq. 6]")
     self_neighbour: bool = Field(True, description="whether an item is its own neighbour")
     cosine_edges: bool = Field(False, description="weigh item-item edges by cosine instead of 1")
+    feature_width: int = Field(
+        128, ge=0, description="columns that wider content features are reduced to, once [H, Eq. 10]; 0 keeps them all"
+    )
     id_edge_drop: float = Field(0.8, ge=0, lt=1, description="share of the user-item edges left out of an epoch")
 
-    learning_rate: float = Field(2e-3, gt=0)
-    batch_size: int = Field(2048, ge=1, description="training triplets a step [B]")
+    learning_rate: float = Field(3e-3, gt=0)
+    batch_size: int = Field(4096, ge=1, description="training triplets a step [B]")
     l2: float = Field(1e-3, ge=0, description="weight of the L2 term [lambda, Eq. 22]")
     contrast: float = Field(0.05, ge=0, description="weight of InfoNCE [lambda_cl, Eq. 30]")
     contrast_temperature: float = Field(0.2, gt=0, description="InfoNCE's temperature [Eq. 23]")
-    contrast_nodes: int = Field(1024, ge=2, description="users, and items, of a batch that InfoNCE compares")
+    contrast_nodes: int = Field(512, ge=2, description="users, and items, of a batch that InfoNCE compares")
     rank: float = Field(0.5, ge=0, description="weight of rank distillation [lambda_rank, Eq. 30]")
     rank_temperature: float = Field(0.2, gt=0, description="temperature of the rankings [tau, Eq. 16 and 24]")
-    rank_users: int = Field(1024, ge=1, description="users of a batch that rank distillation compares")
-    rank_candidates: int = Field(512, ge=2, description="items drawn from the in-batch candidate set [C]")
+    rank_users: int = Field(512, ge=1, description="users of a batch that rank distillation compares")
+    rank_candidates: int = Field(256, ge=2, description="items drawn from the in-batch candidate set [C]")
     embedding: float = Field(0.1, ge=0, description="weight of embedding distillation [lambda_emb, Eq. 30]")
     linear: float = Field(2.0, ge=0, description="weight of the linear teacher's rankings; 0 does without it")
     linear_start: bool = Field(True, description="whether the collaborative tables start from the linear teacher")
     linear_temperature: float = Field(2.0, gt=0, description="of its scores, in a user's standard deviations")
-    linear_users: int = Field(512, ge=1, description="users of a batch that learn from the linear teacher")
-    linear_candidates: int = Field(4096, ge=2, description="items drawn a step that it ranks")
+    linear_users: int = Field(256, ge=1, description="users of a batch that learn from the linear teacher")
+    linear_candidates: int = Field(2048, ge=2, description="items drawn a step that it ranks")
     linear_ridge: float = Field(400.0, gt=0, description="L2 weight of its regression")
     linear_content: float = Field(13.0, ge=0, description="weight of the item-item graphs in its regression")
     consolidated_width: int = Field(
@@ -65,7 +68,7 @@ class Recipe(BaseModel):
     momentum: float = Field(0.999, ge=0, le=1, description="the teachers' memory [mu, Eq. 29]")
 
     epochs: int = Field(300, ge=1, description="at most")
-    patience: int = Field(20, ge=1, description="epochs without a better validation recall@20 before stopping")
+    patience: int = Field(10, ge=1, description="epochs without a better validation recall@20 before stopping")
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:

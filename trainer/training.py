@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from shared import durable
 from shared.errors import UserError
 from trainer import checkpoint
-from trainer.consolidation import consolidate
+from trainer.consolidation import can_decompose, consolidate
 from trainer.dataset import TEST, VALIDATION, Dataset
 from trainer.distill import LOSS_TERMS, Distillation
 from trainer.evaluation import Holdout, evaluate, evaluate_scores
@@ -153,9 +153,13 @@ class TrainingRun:
         while self.progress.epoch < self._recipe.epochs and not self._is_out_of_patience():
             self._run_epoch()
 
+    @stopwatch("linear teacher's figures")
     def _judge_linear_teacher(self, teacher: LinearTeacher) -> None:
+        if not can_decompose(teacher, self._users):
+            self._listener.stage("student without start tables and consolidation: too many users and items for them")
+
         def scores(users: NDArray[np.int64]) -> torch.Tensor:
-            return torch.from_numpy(teacher.scores(users))
+            return torch.from_numpy(teacher.scores_of_catalogue(users))
 
         self.progress.teachers[LINEAR_TEACHER] = {
             "validation": evaluate_scores(scores, self._validation),
@@ -238,9 +242,12 @@ class TrainingRun:
         )
 
     def _consolidated(self, student: torch.Tensor) -> tuple[torch.Tensor, Metrics]:
-        """The embeddings to export and their validation metrics: joined with the linear teacher if that is better."""
+        """The embeddings to export and their validation metrics: joined with the linear teacher if that is better.
+
+        Without a linear teacher, or with too many users and items (``can_decompose``), the student as it is.
+        """
         width = self._recipe.consolidated_width
-        if self._linear is None or width == 0:
+        if self._linear is None or width == 0 or not can_decompose(self._linear, self._users):
             return student, self.progress.validation
         self._listener.stage("consolidated embeddings")
         joined = consolidate(student, self._linear, self._validation, width, self._seed)

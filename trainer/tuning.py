@@ -62,21 +62,21 @@ class Choice:
 SearchSpace = Mapping[str, Span | Choice]
 
 SEARCH_SPACE: SearchSpace = {
-    "width": Choice((64, 128, 256)),
+    "width": Choice((64, 128)),
     "id_layers": Choice((1, 2, 3)),
-    "item_tempering": Span(0.0, 0.5),
-    "id_edge_drop": Span(0.0, 0.9),
-    "learning_rate": Span(3e-4, 1e-2, log=True),
-    "l2": Span(1e-5, 1e-1, log=True),
-    "contrast": Span(1e-3, 0.5, log=True),
-    "rank": Span(0.02, 5.0, log=True),
-    "rank_temperature": Span(0.05, 1.0, log=True),
-    "embedding": Span(1e-3, 2.0, log=True),
-    "linear": Span(0.2, 10.0, log=True),
-    "linear_temperature": Span(0.5, 5.0, log=True),
-    "linear_ridge": Span(50.0, 3000.0, log=True),
-    "linear_content": Span(0.0, 50.0),
-    "momentum": Choice((0.9, 0.99, 0.995, 0.999, 0.9999)),
+    "item_tempering": Span(0.0, 0.4),
+    "id_edge_drop": Span(0.5, 0.95),
+    "learning_rate": Span(1e-3, 1e-2, log=True),
+    "l2": Span(1e-4, 1e-2, log=True),
+    "contrast": Span(0.01, 0.3, log=True),
+    "rank": Span(0.1, 3.0, log=True),
+    "rank_temperature": Span(0.1, 0.5, log=True),
+    "embedding": Span(0.01, 1.0, log=True),
+    "linear": Span(0.5, 6.0, log=True),
+    "linear_temperature": Span(1.0, 4.0, log=True),
+    "linear_ridge": Span(100.0, 1500.0, log=True),
+    "linear_content": Span(3.0, 40.0, log=True),
+    "momentum": Choice((0.99, 0.995, 0.999, 0.9999)),
 }
 """Every key that is searched, and where."""
 

@@ -112,20 +112,22 @@ class ViewEncoders(nn.Module):
 def _propagate(
     embeddings: Tensor, graph: Propagator, layers: int, pooling: LayerPooling, nodes: Tensor | None = None
 ) -> Tensor:
-    """Pool the layers ``A^l embeddings``, l = 0 .. layers, for all rows or for those of ``nodes``."""
-    whole_layers = layers if nodes is None else max(layers - 1, 0)
-    outputs = [embeddings]
-    for _ in range(whole_layers):
-        outputs.append(graph(outputs[-1]))
-    if nodes is not None:
-        last = [graph.of_rows(nodes)(outputs[-1])] if layers > 0 else []
-        outputs = [*(output.index_select(0, nodes) for output in outputs), *last]
-    if pooling == "last":
-        return outputs[-1]
-    total = outputs[0]
-    for output in outputs[1:]:
-        total = total + output
-    return total / len(outputs)
+    """Pool the layers ``A^l embeddings``, l = 0 .. layers, for all rows or for those of ``nodes``.
+
+    The sum of the layers is taken as ``x + A (x + A (x + ...))``: each layer costs one product and one sum, and the
+    rows of ``nodes`` are picked from two tables only, however many layers there are.
+    """
+    if layers == 0:
+        return embeddings if nodes is None else embeddings.index_select(0, nodes)
+    summed = pooling == "mean"
+    inner = embeddings
+    for _ in range(layers - 1):
+        inner = embeddings + graph(inner) if summed else graph(inner)
+    outer = graph(inner) if nodes is None else graph.of_rows(nodes)(inner)
+    if not summed:
+        return outer
+    own = embeddings if nodes is None else embeddings.index_select(0, nodes)
+    return (own + outer) / (layers + 1)
 
 
 def _initial_table(rows: int, width: int) -> Tensor:

@@ -9,10 +9,12 @@ from typing import Annotated
 
 import typer
 
-from trainer.cli import output
+from trainer.cli import bench_train, output
 from trainer.cli.data import make_shop_with_progress
 
 app = typer.Typer(help="Measure; every figure in the documents comes from one of these.", no_args_is_help=True)
+
+app.command("train")(bench_train.train)
 
 METRICS = ("recall@20", "ndcg@20")
 

@@ -25,6 +25,7 @@ from shared.errors import UserError
 from trainer import checkpoint
 from trainer.dataset import Dataset
 from trainer.device import usable_cores
+from trainer.own_process import own_memory_mb
 from trainer.recipe import Recipe
 from trainer.training import BEST_FILE, CHECKPOINT_FILE, METRICS_FILE, Listener, Metrics, TrainedStudent, TrainingRun
 
@@ -33,7 +34,6 @@ RESULT_FILE = "result.json"
 USER_EMBEDDINGS_FILE = "user_embeddings.npy"
 ITEM_EMBEDDINGS_FILE = "item_embeddings.npy"
 
-_STATUS = Path("/proc/self/status")
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -144,23 +144,13 @@ def _result(
         epochs=trained.epochs,
         epoch_seconds=statistics.median(record["seconds"]["training"] for record in records),
         seconds=seconds,
-        peak_memory_mb=_peak_memory_mb(),
+        peak_memory_mb=own_memory_mb(peak=True),
         peak_device_memory_mb=max(on_device) if device.type == "cuda" else None,
         student_parameters=sum(table.numel() for table in weights["student"].values()),
         teacher_parameters=sum(table.numel() for table in weights["teachers"].values()),
         served_parameters=trained.user_embeddings.size + trained.item_embeddings.size,
         machine=describe_machine(device),
     )
-
-
-def _peak_memory_mb() -> float:
-    """Highest resident memory since this program began, in MB.
-
-    Not ``getrusage``: there a child process begins with its parent's peak.
-    """
-    lines = _STATUS.read_text(encoding="utf-8").splitlines()
-    kilobytes = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
-    return int(kilobytes) / 1024
 
 
 def _remember(folder: Path, trained: TrainedStudent, recipe: Recipe, seed: int, result: Result) -> None:

@@ -57,7 +57,8 @@ def test_the_figures_are_those_of_the_exported_embeddings(
     users, items, width = len(dataset.user_ids), len(dataset.item_ids), recipe.width
     assert result.served_parameters == embeddings.size
     views = (users + items) * width + 2 * items * width
-    gates = sum((modality.features.shape[1] + 1) * width for modality in dataset.modalities.values())
+    columns = [min(modality.features.shape[1], recipe.feature_width) for modality in dataset.modalities.values()]
+    gates = sum((count + 1) * width for count in columns)
     fusion = (width * width + width) + width + 2 * (width * width + width)
     assert result.teacher_parameters == views + gates
     assert result.student_parameters == views + gates + fusion

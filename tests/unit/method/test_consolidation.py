@@ -7,9 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.consolidation import BLEND_WEIGHTS, blended, consolidate, nearest_embeddings, standardised
+from trainer import consolidation
+from trainer.consolidation import (
+    BLEND_WEIGHTS,
+    blended,
+    can_decompose,
+    consolidate,
+    nearest_embeddings,
+    standardised,
+)
 from trainer.evaluation import Holdout, evaluate
-from trainer.linear_teacher import fit_linear_teacher
+from trainer.linear_teacher import LinearTeacher, fit_linear_teacher
 
 CPU = torch.device("cpu")
 
@@ -88,3 +96,12 @@ def test_consolidation_finds_what_only_the_linear_teacher_knows() -> None:
     student_scores, linear_scores = noise[:120] @ noise[120:].T, torch.from_numpy(teacher.scores(np.arange(120)))
     blends = [blended(student_scores, linear_scores, weight) for weight in BLEND_WEIGHTS]
     assert any(torch.allclose(joined[:120] @ joined[120:].T, blend, atol=1e-2) for blend in blends)
+
+
+def test_only_a_whole_catalogue_with_not_too_many_users_is_decomposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consolidation, "MOST_PAIRS", 60)
+    whole = LinearTeacher(sp.csr_matrix((20, 3)), sp.csr_matrix((3, 3)), np.arange(3), 3)
+    part = LinearTeacher(sp.csr_matrix((20, 3)), sp.csr_matrix((3, 3)), np.array([0, 2, 3]), 4)
+    assert can_decompose(whole, 20)
+    assert not can_decompose(whole, 21)
+    assert not can_decompose(part, 2)

@@ -65,3 +65,38 @@ def test_chunks_do_not_change_the_figures(monkeypatch) -> None:
     whole = evaluate(embeddings, Holdout(training, held_out))
     monkeypatch.setattr(evaluation, "USERS_PER_CHUNK", 7)
     assert evaluate(embeddings, Holdout(training, held_out)) == pytest.approx(whole)
+
+
+def test_of_many_users_a_sample_spread_over_all_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(3)
+    embeddings = torch.from_numpy(generator.normal(size=(60 + 30, 4)).astype(np.float32))
+    training = sp.random(60, 30, density=0.2, random_state=1, format="csr")
+    held_out = sp.random(60, 30, density=0.1, random_state=2, format="csr")
+    holdout = Holdout(training, held_out)
+    able = holdout.users()
+    monkeypatch.setattr(evaluation, "MOST_USERS", 8)
+    judged = holdout.users()
+    places = np.searchsorted(able, judged)
+    assert len(judged) == 8
+    assert np.isin(judged, able).all()
+    assert set(np.diff(places)) <= {len(able) // 8, len(able) // 8 + 1}
+    others = np.setdiff1d(np.arange(60), judged)
+    of_those = held_out.toarray()
+    of_those[others] = 0
+    monkeypatch.setattr(evaluation, "MOST_USERS", 60)
+    assert len(Holdout(training, sp.csr_matrix(of_those)).users()) == 8
+    expected = evaluate(embeddings, Holdout(training, sp.csr_matrix(of_those)))
+    monkeypatch.setattr(evaluation, "MOST_USERS", 8)
+    assert evaluate(embeddings, holdout) == pytest.approx(expected)
+
+
+def test_a_catalogue_too_large_for_one_chunk_changes_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    embeddings = torch.from_numpy(generator.normal(size=(50 + 30, 4)).astype(np.float32))
+    holdout = Holdout(
+        sp.random(50, 30, density=0.2, random_state=1, format="csr"),
+        sp.random(50, 30, density=0.1, random_state=2, format="csr"),
+    )
+    whole = evaluate(embeddings, holdout)
+    monkeypatch.setattr(evaluation, "SCORES_PER_CHUNK", 11)
+    assert evaluate(embeddings, holdout) == pytest.approx(whole)

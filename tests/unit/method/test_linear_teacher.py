@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trainer import linear_teacher
 from trainer.graph import undirected_item_graph
-from trainer.linear_teacher import LinearTeacher, fit_linear_teacher, lift, regression
+from trainer.linear_teacher import LinearTeacher, covered_items, fit_linear_teacher, lift, regression, sampled_users
 
 CPU = torch.device("cpu")
 
@@ -116,7 +116,8 @@ def test_ranking_is_a_softmax_of_standardised_scores_over_the_candidates() -> No
 
 
 def test_a_user_it_knows_nothing_of_gets_a_uniform_ranking() -> None:
-    teacher = LinearTeacher(sp.csr_matrix((2, 4), dtype=np.float32), sp.csr_matrix((4, 4), dtype=np.float32))
+    nothing, none = sp.csr_matrix((2, 4), dtype=np.float32), sp.csr_matrix((4, 4), dtype=np.float32)
+    teacher = LinearTeacher(nothing, none, np.arange(4), 4)
     assert np.array_equal(teacher.scores(np.array([1])), np.zeros((1, 4), np.float32))
     assert np.allclose(teacher.ranking(np.array([1]), torch.arange(4), 2.0), 0.25)
 
@@ -137,3 +138,50 @@ def test_undirected_item_graph_joins_neighbours_of_either_side_by_cosine() -> No
     unweighted = undirected_item_graph(neighbours, None).toarray()
     half = 0.5**0.5
     assert np.allclose(unweighted, [[0, half, 0], [half, 0, half], [0, half, 0]])
+
+
+def test_the_most_taken_items_are_covered_and_of_equals_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_teacher, "MOST_ITEMS", 3)
+    taken = np.zeros((4, 6), np.float32)
+    for item, times in enumerate([1, 2, 0, 4, 2, 2]):
+        taken[:times, item] = 1
+    assert covered_items(sp.csr_matrix(taken)).tolist() == [1, 3, 4]
+
+
+def test_a_large_catalogue_is_learnt_from_its_covered_items_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    interactions = random_matrix(40, 12, 6)
+    item_graph = undirected_item_graph(np.array([[(i + 5) % 12] for i in range(12)], np.int32), None)
+    monkeypatch.setattr(linear_teacher, "MOST_ITEMS", 7)
+    covered = covered_items(interactions)
+    small = (interactions[:, covered], item_graph[covered][:, covered])
+    teacher = fit_linear_teacher(interactions, [item_graph], 4.0, 3.0, CPU)
+    alone = fit_linear_teacher(small[0], [small[1]], 4.0, 3.0, CPU)
+    users = np.arange(40)
+    assert alone.covers_all
+    assert not teacher.covers_all
+    assert np.array_equal(teacher.items, covered)
+    assert np.array_equal(teacher.scores(users), alone.scores(users))
+    of_catalogue = teacher.scores_of_catalogue(users)
+    assert np.array_equal(of_catalogue[:, covered], alone.scores(users))
+    assert np.all(np.isneginf(np.delete(of_catalogue, covered, axis=1)))
+    candidates = torch.from_numpy(covered[[4, 0, 6]])
+    assert torch.equal(teacher.ranking(users, candidates, 2.0), alone.ranking(users, torch.tensor([4, 0, 6]), 2.0))
+
+
+def test_many_interactions_are_learnt_from_a_sample_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    interactions = random_matrix(300, 9, 7)
+    assert np.array_equal(sampled_users(interactions), np.arange(300))
+    monkeypatch.setattr(linear_teacher, "MOST_INTERACTIONS", 200)
+    sample = sampled_users(interactions)
+    largest = np.diff(interactions.indptr).max()
+    assert 200 - largest < interactions[sample].nnz <= 200
+    assert np.all(np.diff(sample) > 0)
+    assert sample.min() < 100  # not simply the last or the first ones
+    assert sample.max() > 200
+    assert np.array_equal(sampled_users(interactions), sample)
+    teacher = fit_linear_teacher(interactions, [], 0.0, 3.0, CPU)
+    of_sample = fit_linear_teacher(interactions[sample], [], 0.0, 3.0, CPU)
+    assert np.array_equal(teacher.scores(sample), of_sample.scores(np.arange(len(sample))))
+    others = np.setdiff1d(np.arange(300), sample)
+    known = others[np.diff(interactions.indptr)[others] > 0]
+    assert np.all(teacher.scores(known).any(axis=1))

@@ -1,0 +1,1 @@
+"""What a training costs: seconds by stage, memory, and how both grow with the data."""
