@@ -68,7 +68,7 @@ class Recipe(BaseModel):
     momentum: float = Field(0.999, ge=0, le=1, description="the teachers' memory [mu, Eq. 29]")
 
     epochs: int = Field(300, ge=1, description="at most")
-    patience: int = Field(10, ge=1, description="epochs without a better validation recall@20 before stopping")
+    patience: int = Field(20, ge=1, description="epochs without a better validation recall@20 before stopping")
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
