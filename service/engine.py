@@ -1,28 +1,59 @@
-"""From a user's id to ranked items: the service without HTTP.
+"""From who is asking to ranked items: the service without HTTP.
 
-A user whom the training knew gets the student's ranking of the items that are new to them. Everybody else gets
-the most popular items: ids the artefact does not have, and also users it has without a training interaction,
-whose embedding no interaction ever moved.
+Whoever has items has a vector: the student's embedding for a user whom the training knew, moved by what is new since
+then; for everybody else their items folded in (``shared/fold_in.py``). Who has none gets the most popular items: ids
+the artefact does not have, and also users it has without a training interaction, whose embedding no interaction ever
+moved.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.diversity import candidate_count, diversified
+from service.filters import Attributes, Condition
 from service.index import ExactIndex, Ranking
 from shared.artifact import Artifact
+from shared.fold_in import item_weights, profile
 
-Strategy = Literal["personal", "popular"]
+Strategy = Literal["personal", "history", "popular"]
+Reason = Literal["trained", "trained_and_new_events", "folded_in", "unknown_user", "no_events"]
+
+_NO_ITEMS = np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked for.
+
+    Attributes:
+        user_id: an id from outside, known or not; None for an anonymous visitor.
+        history: item ids that count as taken, besides those of the training; unknown ones are ignored.
+        k: how many items are wanted, at least 1.
+        exclude_seen: whether items of the training and of the history are left out.
+        exclude_items: further item ids to leave out; unknown ones are ignored.
+        filter: conditions on attributes, all of which an item must meet.
+        diversity: 0 ranks by score, 1 by being unlike the items ranked before.
+    """
+
+    user_id: str | None = None
+    history: Sequence[str] = ()
+    k: int = 20
+    exclude_seen: bool = True
+    exclude_items: Sequence[str] = ()
+    filter: Mapping[str, Condition] = field(default_factory=dict)
+    diversity: float = 0.0
 
 
 @dataclass(frozen=True)
 class RankedItem:
     """An item of a recommendation.
 
-    ``score`` is the inner product with the user (personal) or the number of training interactions (popular);
-    ``rank`` counts from 1.
+    ``score`` is the inner product with the user's vector, or the number of training interactions (popular); of
+    similar items it is the cosine. ``rank`` counts from 1.
     """
 
     item_id: str
@@ -33,10 +64,29 @@ class RankedItem:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The ranked items for one user, and how they were found."""
+    """The ranked items for one user, how and why they were found, and the ids of the history that are unknown."""
 
     strategy: Strategy
+    reason: Reason
     items: list[RankedItem]
+    unknown_items: list[str]
+
+
+@dataclass(frozen=True)
+class KnownItem:
+    """What the artefact knows of an item; ``popularity`` counts its training interactions."""
+
+    item_id: str
+    popularity: int
+    metadata: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class KnownUser:
+    """What the artefact knows of a user: the items of their training interactions."""
+
+    user_id: str
+    items: list[str]
 
 
 class Engine:
@@ -46,25 +96,117 @@ class Engine:
         """Index the artefact's items."""
         self.artifact = artifact
         self.index = ExactIndex(artifact.item_embeddings)
-        self._most_popular = _most_popular(artifact.popularity)
+        self._attributes = Attributes(artifact)
+        self._weights = item_weights(artifact.popularity)
+        self._by_popularity = np.argsort(-artifact.popularity, kind="stable")
+        lengths = np.linalg.norm(artifact.item_embeddings, axis=1)
+        self._lengths = np.maximum(lengths, np.finfo(np.float32).tiny)
 
-    def recommend(self, user_id: str, k: int) -> Recommendation:
-        """Rank the best ``k`` items for a user, without those of their training interactions.
-
-        Args:
-            user_id: an id from outside, known or not.
-            k: how many items are wanted, at least 1.
+    def recommend(self, query: Query) -> Recommendation:
+        """Rank the best items for whoever asks.
 
         Returns:
-            Exactly ``min(k, items left)`` items, each once; equal scores in the order of the item table.
+            Exactly ``min(k, eligible items)`` items, each once; without diversity by falling score, equal scores in
+            the order of the item table.
+
+        Raises:
+            UnknownAttributeError: the filter names an attribute that no item has.
+        """
+        user = None if query.user_id is None else self.artifact.users.dense(query.user_id)
+        trained = _NO_ITEMS if user is None else self.artifact.seen(user).astype(np.int64)
+        history, unknown = self._dense(query.history)
+        new = np.setdiff1d(history, trained)
+        excluded = self._dense(query.exclude_items)[0]
+        if query.exclude_seen:
+            excluded = np.union1d(excluded, np.union1d(trained, new))
+        allowed = self._attributes.allowed(query.filter) if query.filter else None
+        strategy, reason = _strategy(known=query.user_id is None or user is not None, trained=trained, new=new)
+        if strategy == "popular":
+            ranking = self._popular(query.k, excluded, allowed)
+        else:
+            ranking = self._ranked(self._vector(user, trained, new), query, excluded, allowed)
+        return Recommendation(strategy, reason, self._named(ranking), unknown)
+
+    def similar(self, item_id: str, k: int) -> list[RankedItem]:
+        """The ``min(k, items - 1)`` items most like one, by the cosine of the student's embeddings.
+
+        Raises:
+            KeyError: there is no such item.
+        """
+        item = self._require_item(item_id)
+        embedding = self.artifact.item_embeddings[item]
+        cosines = (self.artifact.item_embeddings @ embedding) / (self._lengths * self._lengths[item])
+        cosines[item] = -np.inf
+        best = np.lexsort((np.arange(len(cosines)), -cosines))[: min(k, len(cosines) - 1)]
+        return self._named(Ranking(best, cosines[best].astype(np.float64)))
+
+    def item(self, item_id: str) -> KnownItem:
+        """What is known of an item.
+
+        Raises:
+            KeyError: there is no such item.
+        """
+        item = self._require_item(item_id)
+        return KnownItem(item_id, int(self.artifact.popularity[item]), self.artifact.item_metadata(item))
+
+    def user(self, user_id: str) -> KnownUser:
+        """What is known of a user.
+
+        Raises:
+            KeyError: there is no such user.
         """
         user = self.artifact.users.dense(user_id)
-        seen = None if user is None else self.artifact.seen(user)
-        if user is None or seen is None or len(seen) == 0:
-            top = Ranking(self._most_popular.items[:k], self._most_popular.scores[:k])
-            return Recommendation("popular", self._named(top))
-        ranking = self.index.top_k(self.artifact.user_embeddings[user], k, seen)
-        return Recommendation("personal", self._named(ranking))
+        if user is None:
+            raise KeyError(user_id)
+        return KnownUser(user_id, [self.artifact.items.outside(item) for item in self.artifact.seen(user).tolist()])
+
+    def _require_item(self, item_id: str) -> int:
+        item = self.artifact.items.dense(item_id)
+        if item is None:
+            raise KeyError(item_id)
+        return item
+
+    def _dense(self, item_ids: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
+        """Indices of the known ids, rising, each once; and the unknown ids, each once."""
+        found = {item_id: self.artifact.items.dense(item_id) for item_id in item_ids}
+        known = sorted(item for item in found.values() if item is not None)
+        return np.array(known, dtype=np.int64), [item_id for item_id, item in found.items() if item is None]
+
+    def _vector(self, user: int | None, trained: NDArray[np.int64], new: NDArray[np.int64]) -> NDArray[np.float32]:
+        if user is None or len(trained) == 0:
+            return self._folded_in(new)
+        own: NDArray[np.float32] = self.artifact.user_embeddings[user]
+        if len(new) == 0:
+            return own
+        moved: NDArray[np.float32] = own + self._folded_in(np.union1d(trained, new)) - self._folded_in(trained)
+        return moved
+
+    def _folded_in(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
+        own = profile(items, self.artifact.item_embeddings, self._weights)
+        folded: NDArray[np.float32] = own @ self.artifact.fold_in
+        return folded
+
+    def _ranked(
+        self,
+        vector: NDArray[np.float32],
+        query: Query,
+        excluded: NDArray[np.int64],
+        allowed: NDArray[np.bool_] | None,
+    ) -> Ranking:
+        if query.diversity == 0:
+            return self.index.top_k(vector, query.k, excluded, allowed)
+        candidates = self.index.top_k(vector, candidate_count(query.k), excluded, allowed)
+        embeddings = self.artifact.item_embeddings[candidates.items]
+        picked = diversified(candidates.scores, embeddings, query.k, query.diversity)
+        return Ranking(candidates.items[picked], candidates.scores[picked])
+
+    def _popular(self, k: int, excluded: NDArray[np.int64], allowed: NDArray[np.bool_] | None) -> Ranking:
+        if allowed is None:
+            order = self._by_popularity[: k + len(excluded)]
+        else:
+            order = self._by_popularity[allowed[self._by_popularity]]
+        best = order[~np.isin(order, excluded)][:k]
+        return Ranking(best, self.artifact.popularity[best].astype(np.float64))
 
     def _named(self, ranking: Ranking) -> list[RankedItem]:
         return [
@@ -75,6 +217,9 @@ class Engine:
         ]
 
 
-def _most_popular(popularity: NDArray[np.int64]) -> Ranking:
-    order = np.argsort(-popularity, kind="stable")
-    return Ranking(order, popularity[order].astype(np.float64))
+def _strategy(*, known: bool, trained: NDArray[np.int64], new: NDArray[np.int64]) -> tuple[Strategy, Reason]:
+    if len(trained):
+        return "personal", "trained_and_new_events" if len(new) else "trained"
+    if len(new):
+        return "history", "folded_in"
+    return "popular", "no_events" if known else "unknown_user"

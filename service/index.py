@@ -39,29 +39,44 @@ class ExactIndex:
     def __len__(self) -> int:
         return len(self._embeddings)
 
-    def top_k(self, query: NDArray[np.float32], k: int, excluded: NDArray[np.integer]) -> Ranking:
-        """Rank the best ``min(k, items that are not excluded)`` items, each of them once.
+    def top_k(
+        self,
+        query: NDArray[np.float32],
+        k: int,
+        excluded: NDArray[np.integer],
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Ranking:
+        """Rank the best ``min(k, eligible items)`` items, each of them once.
 
         Args:
             query: float32 [width].
             k: how many items are wanted, at least 1.
             excluded: indices of items to leave out, in any order.
+            allowed: bool [items], the items to choose from; all by default.
 
         Returns:
             The ranking by falling score, then by rising item index.
         """
         excluded = np.unique(excluded)
-        wanted = min(k, len(self) - len(excluded))
+        searched, parameters = len(self), None
+        if allowed is not None:
+            excluded = excluded[allowed[excluded]]
+            searched = int(np.count_nonzero(allowed))
+            bits = np.packbits(allowed, bitorder="little")
+            selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+            parameters = faiss.SearchParameters()
+            parameters.sel = selector  # faiss points to it and to the bits; both live until this function returns
+        wanted = min(k, searched - len(excluded))
         if wanted == 0:
             return Ranking(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
         rounding = self._rounding(query)
         fetched = wanted + len(excluded) + 1
         while True:
-            fetched = min(fetched, len(self))
-            approximate, found = self._index.search(query[None, :], fetched)
+            fetched = min(fetched, searched)
+            approximate, found = self._index.search(query[None, :], fetched, params=parameters)
             ranking = self._ranked(query, found[0][~np.isin(found[0], excluded, assume_unique=True)])
             # An item that faiss left out scores at most the last one it found, give or take the rounding.
-            if fetched == len(self) or ranking.scores[wanted - 1] > approximate[0, -1] + rounding:
+            if fetched == searched or ranking.scores[wanted - 1] > approximate[0, -1] + rounding:
                 return Ranking(ranking.items[:wanted], ranking.scores[:wanted])
             fetched *= 4
 

@@ -3,21 +3,35 @@
 import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import uuid4
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
+from service import engine as engines
 from service.engine import Engine
+from service.filters import UnknownAttributeError
 from service.schemas import (
+    DEFAULT_K,
+    MAX_K,
+    BatchRequest,
+    BatchResponse,
     HealthResponse,
+    ItemResponse,
     Problem,
     RecommendedItem,
     RecommendRequest,
     RecommendResponse,
+    SimilarResponse,
+    UserResponse,
 )
+
+Found = TypeVar("Found")
+
+_MOST_NAMED = 20
 
 
 class JsonRoute(APIRoute):
@@ -45,6 +59,15 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     422: {"model": Problem, "description": "A field is missing, wrong or unknown."},
     503: {"model": Problem, "description": "No model is loaded."},
 }
+_LOOK_UP_PROBLEMS: dict[int | str, dict[str, Any]] = {status: _PROBLEMS[status] for status in (422, 503)}
+_PROBLEMS_OF_ITEMS: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "The model knows no such item."},
+    **_LOOK_UP_PROBLEMS,
+}
+_PROBLEMS_OF_USERS: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "The model knows no such user."},
+    **_LOOK_UP_PROBLEMS,
+}
 
 
 def loaded_engine(request: Request) -> Engine:
@@ -56,20 +79,55 @@ def loaded_engine(request: Request) -> Engine:
 
 
 @router.post("/recommend", operation_id="recommend", responses=_PROBLEMS)
+@router.post("/v1/recommend", operation_id="recommend_v1", responses=_PROBLEMS)
 def recommend(wanted: RecommendRequest, engine: Annotated[Engine, Depends(loaded_engine)]) -> RecommendResponse:
-    """Recommend items to a user.
+    """Recommend items to a user, or to an anonymous visitor by what they have taken.
 
-    A user of the training data gets the items that suit them best, without those they already had. Anybody else
-    gets the most popular items, with `"strategy": "popular"`.
+    Whoever has taken something gets the items that suit them best, by default without those they already had.
+    Anybody else gets the most popular items, with `"strategy": "popular"`.
     """
-    recommendation = engine.recommend(wanted.user_id, wanted.k)
-    return RecommendResponse(
-        recommendation_id=uuid4().hex,
+    return _answer(engine, wanted.query(wanted.user_id, wanted.history))
+
+
+@router.post("/recommend:batch", operation_id="recommend_batch", responses=_PROBLEMS)
+@router.post("/v1/recommend:batch", operation_id="recommend_batch_v1", responses=_PROBLEMS)
+def recommend_batch(wanted: BatchRequest, engine: Annotated[Engine, Depends(loaded_engine)]) -> BatchResponse:
+    """Recommend items to many users at once; all answers are from the same model."""
+    return BatchResponse(recommendations=[_answer(engine, wanted.query(user_id)) for user_id in wanted.user_ids])
+
+
+@router.get("/items/{item_id:path}/similar", operation_id="similar_items", responses=_PROBLEMS_OF_ITEMS)
+def similar(
+    item_id: str,
+    engine: Annotated[Engine, Depends(loaded_engine)],
+    k: Annotated[int, Query(ge=1, le=MAX_K)] = DEFAULT_K,
+) -> SimilarResponse:
+    """The items most like one, by the cosine of the student's embeddings."""
+    items = _known(lambda: engine.similar(item_id, k), "item")
+    return SimilarResponse(
         model_version=engine.artifact.manifest.version,
-        strategy=recommendation.strategy,
-        user_id=wanted.user_id,
-        items=[RecommendedItem.model_validate(item, from_attributes=True) for item in recommendation.items],
+        item_id=item_id,
+        items=[RecommendedItem.model_validate(item, from_attributes=True) for item in items],
     )
+
+
+@router.get("/items/{item_id:path}", operation_id="item", responses=_PROBLEMS_OF_ITEMS)
+def item(item_id: str, engine: Annotated[Engine, Depends(loaded_engine)]) -> ItemResponse:
+    """What the model knows of an item."""
+    known = _known(lambda: engine.item(item_id), "item")
+    return ItemResponse(
+        model_version=engine.artifact.manifest.version,
+        item_id=item_id,
+        popularity=known.popularity,
+        metadata=known.metadata,
+    )
+
+
+@router.get("/users/{user_id:path}", operation_id="user", responses=_PROBLEMS_OF_USERS)
+def user(user_id: str, engine: Annotated[Engine, Depends(loaded_engine)]) -> UserResponse:
+    """What the model knows of a user."""
+    known = _known(lambda: engine.user(user_id), "user")
+    return UserResponse(model_version=engine.artifact.manifest.version, user_id=user_id, items=known.items)
 
 
 @router.get(
@@ -95,3 +153,35 @@ def health(request: Request, response: Response) -> HealthResponse:
         items=len(artifact.items),
         index=engine.index.kind,
     )
+
+
+def _answer(engine: Engine, query: engines.Query) -> RecommendResponse:
+    try:
+        recommendation = engine.recommend(query)
+    except UnknownAttributeError as error:
+        raise RequestValidationError([_unknown_attribute(error)]) from None
+    return RecommendResponse(
+        recommendation_id=uuid4().hex,
+        model_version=engine.artifact.manifest.version,
+        strategy=recommendation.strategy,
+        reason=recommendation.reason,
+        user_id=query.user_id,
+        unknown_items=recommendation.unknown_items,
+        items=[RecommendedItem.model_validate(item, from_attributes=True) for item in recommendation.items],
+    )
+
+
+def _known(look_up: Callable[[], Found], kind: str) -> Found:
+    try:
+        return look_up()
+    except KeyError:
+        raise HTTPException(404, f"The model knows no such {kind}.") from None
+
+
+def _unknown_attribute(error: UnknownAttributeError) -> dict[str, Any]:
+    known = ", ".join(error.known[:_MOST_NAMED]) or "none"
+    return {
+        "type": "unknown_attribute",
+        "loc": ("body", "filter", error.name),
+        "msg": f"No item has this attribute. Attributes: {known}",
+    }

@@ -1,28 +1,115 @@
 """The requests and responses of the HTTP API, as OpenAPI shows them."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from service.engine import Strategy
+from service.engine import Query, Reason, Strategy
+from service.filters import Between, Condition, OneOf
 
 DEFAULT_K = 20
 MAX_K = 500
+MAX_ITEMS = 1_000
+MAX_CONDITIONS = 20
+MAX_USERS = 1_000
+
+ItemId = Annotated[str, Field(min_length=1)]
+FilterValue = str | bool | int | FiniteFloat
 
 
-class RecommendRequest(BaseModel):
-    """Who wants recommendations, and how many."""
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, json_schema_extra={"examples": [{"user_id": "u42", "k": 20}]}
+
+class InFilter(_Body):
+    """The attribute is one of the values; of a list, one of its elements."""
+
+    in_: list[FilterValue] = Field(alias="in", min_length=1, max_length=MAX_ITEMS)
+
+
+class RangeFilter(_Body):
+    """The attribute is a number between the bounds, which are included; at least one of them is given."""
+
+    min: FiniteFloat | None = None
+    max: FiniteFloat | None = None
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        return self
+
+
+class Selection(_Body):
+    """Which items are wanted, and in which order."""
+
+    k: int = Field(DEFAULT_K, ge=1, le=MAX_K, description="How many items are wanted.")
+    exclude_seen: bool = Field(True, description="Leave out what the user took in training, and the history.")
+    exclude_items: list[ItemId] = Field(
+        default_factory=list, max_length=MAX_ITEMS, description="Further items to leave out."
+    )
+    filter: dict[str, FilterValue | InFilter | RangeFilter] = Field(
+        default_factory=dict,
+        max_length=MAX_CONDITIONS,
+        description="By attribute of the items table: a value that it equals, `in` a list of values, or a number "
+        "from `min` to `max`. An item must meet all conditions; where an attribute is a list, one element must.",
+    )
+    diversity: FiniteFloat = Field(
+        0.0, ge=0, le=1, description="Maximal marginal relevance: 0 ranks by score alone, 1 by unlikeness alone."
     )
 
-    user_id: str = Field(
+    def query(self, user_id: str | None, history: Sequence[str] = ()) -> Query:
+        """Say to the engine what is wanted for one user."""
+        return Query(
+            user_id=user_id,
+            history=history,
+            k=self.k,
+            exclude_seen=self.exclude_seen,
+            exclude_items=self.exclude_items,
+            filter={name: _condition(wanted) for name, wanted in self.filter.items()},
+            diversity=self.diversity,
+        )
+
+
+class RecommendRequest(Selection):
+    """Who wants recommendations, and which."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user_id": "u42", "k": 20},
+                {"history": ["i7", "i12"], "filter": {"category": "mugs", "price": {"max": 30}}, "diversity": 0.3},
+            ]
+        }
+    )
+
+    user_id: str | None = Field(
+        None,
         min_length=1,
         description="The user's id as in the training data. A string, also where it is made of digits.",
     )
-    k: int = Field(DEFAULT_K, ge=1, le=MAX_K, description="How many items are wanted.")
+    history: list[ItemId] = Field(
+        default_factory=list,
+        max_length=MAX_ITEMS,
+        description="What an anonymous visitor, or the user since the training, has taken; unknown items are ignored "
+        "and named in the answer.",
+    )
+
+    @model_validator(mode="after")
+    def _says_who(self) -> Self:
+        if self.user_id is None and not self.history:
+            raise ValueError("give user_id, history or both")
+        return self
+
+
+class BatchRequest(Selection):
+    """Many users who want the same kind of recommendations."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_ids": ["u42", "u7"], "k": 10}]})
+
+    user_ids: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, max_length=MAX_USERS)
 
 
 class RecommendedItem(BaseModel):
@@ -30,8 +117,8 @@ class RecommendedItem(BaseModel):
 
     item_id: str
     score: float = Field(
-        description="Personal: the inner product with the user. Popular: the number of training interactions. "
-        "Comparable only within one answer."
+        description="Personal and history: the inner product with the user's vector. Popular: the number of training "
+        "interactions. Similar items: the cosine. Comparable only within one answer."
     )
     rank: int = Field(ge=1, description="1 is the best.")
     metadata: dict[str, Any] | None = Field(
@@ -40,7 +127,7 @@ class RecommendedItem(BaseModel):
 
 
 class RecommendResponse(BaseModel):
-    """Items the user has no training interaction with, best first: k of them, or all that are left."""
+    """The best items first: k of them, or all that are eligible; by default none that the user has seen."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -49,7 +136,9 @@ class RecommendResponse(BaseModel):
                     "recommendation_id": "0d6f1c0e5b2f4b8f9d8a6e0c5b1f7a21",
                     "model_version": "20261122T231501Z-3fa9c1d2",
                     "strategy": "personal",
+                    "reason": "trained",
                     "user_id": "u42",
+                    "unknown_items": [],
                     "items": [{"item_id": "i7", "score": 1.83, "rank": 1, "metadata": {"title": "Red striped mug"}}],
                 }
             ]
@@ -59,11 +148,48 @@ class RecommendResponse(BaseModel):
     recommendation_id: str = Field(description="New for every answer; names it in logs and feedback.")
     model_version: str
     strategy: Strategy = Field(
-        description="personal: ranked by the student. popular: the user is unknown, or has no training "
-        "interaction, and gets the most popular items."
+        description="personal: by the student's embedding of the user. history: by what the history says. popular: "
+        "the most popular items, as nothing is known of the user."
     )
-    user_id: str
+    reason: Reason = Field(
+        description="trained: the user was in the training. trained_and_new_events: and has taken more since. "
+        "folded_in: known by the history alone. unknown_user: no such user, no history. no_events: neither has an "
+        "item that the model knows."
+    )
+    user_id: str | None
+    unknown_items: list[str] = Field(description="Items of the history that the model does not know, and ignored.")
     items: list[RecommendedItem]
+
+
+class BatchResponse(BaseModel):
+    """An answer for each user, in the order of the request."""
+
+    recommendations: list[RecommendResponse]
+
+
+class SimilarResponse(BaseModel):
+    """The items most like one, most like first."""
+
+    model_version: str
+    item_id: str
+    items: list[RecommendedItem]
+
+
+class ItemResponse(BaseModel):
+    """What the model knows of an item."""
+
+    model_version: str
+    item_id: str
+    popularity: int = Field(description="Its training interactions.")
+    metadata: dict[str, Any] | None
+
+
+class UserResponse(BaseModel):
+    """What the model knows of a user."""
+
+    model_version: str
+    user_id: str
+    items: list[str] = Field(description="The items of the training interactions.")
 
 
 class HealthResponse(BaseModel):
@@ -112,3 +238,11 @@ class Problem(BaseModel):
     instance: str = Field(description="The path that was asked for.")
     request_id: str = Field(description="As in the X-Request-ID header.")
     errors: list[FieldProblem] | None = None
+
+
+def _condition(wanted: FilterValue | InFilter | RangeFilter) -> Condition:
+    if isinstance(wanted, InFilter):
+        return OneOf(wanted.in_)
+    if isinstance(wanted, RangeFilter):
+        return Between(wanted.min, wanted.max)
+    return OneOf([wanted])

@@ -6,11 +6,13 @@
                       user_embeddings.npy, item_embeddings.npy                 float32 [rows, width]
                       user_ids_{bytes,offsets,order}.npy, item_ids_*.npy       see shared/ids.py
                       train_indptr.npy, train_indices.npy                      CSR of training interactions
+                      fold_in.npy                                              float32 [width, width], shared/fold_in.py
                       items.jsonl, items_offsets.npy                           item metadata, optional
 
-The student's embeddings are all there is of the model (Eq. 31 needs no more); the teachers stay with the
-trainer. Nothing is pickled. A version is written under a temporary name, synced and renamed, so that it is there
-whole or not at all. Reading refuses whatever differs from what was published, by name.
+The student's embeddings are all there is of the model (Eq. 31 needs no more, and what folds new users in follows
+from them); the teachers stay with the trainer. Nothing is pickled. A version is written under a temporary name,
+synced and renamed, so that it is there whole or not at all. Reading refuses whatever differs from what was published,
+by name.
 """
 
 import hashlib
@@ -31,6 +33,7 @@ from numpy.typing import NDArray
 from shared import durable
 from shared import manifest as manifests
 from shared.errors import UserError
+from shared.fold_in import fit_map
 from shared.ids import ARRAY_NAMES, IdMap
 from shared.manifest import DatasetInfo, FileEntry, Manifest, Split
 from shared.model_card import model_card
@@ -58,10 +61,12 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 _MANIFEST = "manifest.json"
 _CARD = "README.md"
+_FOLD_IN = "fold_in.npy"
 _ITEMS = "items.jsonl"
 _ITEM_OFFSETS = "items_offsets.npy"
 _REQUIRED = {
     _CARD,
+    _FOLD_IN,
     *(f"{table.name}.npy" for table in fields(Tables)),
     *(f"{side}_ids_{name}.npy" for side in ("user", "item") for name in ARRAY_NAMES),
 }
@@ -120,6 +125,7 @@ class Artifact:
         train_indptr: int64 [users + 1].
         train_indices: int32 [training interactions].
         popularity: int64 [items], the training interactions of each item.
+        fold_in: float32 [width, width], the matrix of :mod:`shared.fold_in`.
     """
 
     path: Path
@@ -131,6 +137,7 @@ class Artifact:
     train_indptr: NDArray[np.int64]
     train_indices: NDArray[np.int32]
     popularity: NDArray[np.int64]
+    fold_in: NDArray[np.float32]
     _metadata: "_Metadata | None" = field(repr=False)
 
     @property
@@ -440,8 +447,20 @@ def _open(directory: Path, manifest: Manifest) -> Artifact:
         train_indptr=tables.train_indptr,
         train_indices=tables.train_indices,
         popularity=np.bincount(tables.train_indices, minlength=len(items)).astype(np.int64),
+        fold_in=_open_fold_in(directory / _FOLD_IN, tables.item_embeddings.shape[1]),
         _metadata=_open_metadata(directory, len(items)) if _ITEMS in manifest.files else None,
     )
+
+
+def _open_fold_in(path: Path, width: int) -> NDArray[np.float32]:
+    matrix = _open_array(path, np.float32)
+    if matrix.shape != (width, width):
+        raise _damage(
+            path, f"has the shape {matrix.shape}, and embeddings of width {width} need a square of that width"
+        )
+    if not np.isfinite(matrix).all():
+        raise _damage(path, "holds NaN or infinity")
+    return matrix
 
 
 def _open_ids(directory: Path, side: str) -> IdMap:
@@ -548,6 +567,7 @@ def _write_version(store: Path, model: StudentModel, tables: Tables, provenance:
 def _write_tables(directory: Path, model: StudentModel, tables: Tables) -> None:
     for name, array in vars(tables).items():
         _write_array(directory / f"{name}.npy", array)
+    _write_array(directory / _FOLD_IN, fit_map(*vars(tables).values()))
     for side, ids in (("user", model.user_ids), ("item", model.item_ids)):
         for name, array in _id_map(side, ids).to_arrays().items():
             _write_array(directory / f"{side}_ids_{name}.npy", array)

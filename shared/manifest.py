@@ -24,7 +24,7 @@ from pydantic import (
 
 from shared.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """The manifest schema this build writes, and the only one it reads."""
 
 _VERSION = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")

@@ -118,7 +118,7 @@ def test_the_manifest_says_where_the_model_comes_from(store: Path) -> None:
 
     manifest = artifact.load(store, name).manifest
 
-    assert manifest.schema_version == 1
+    assert manifest.schema_version == 2
     assert manifest.version == name
     assert manifest.created.strftime("%Y%m%dT%H%M%SZ") == name.split("-")[0]
     assert manifest.dataset == PROVENANCE.dataset
@@ -383,7 +383,7 @@ DAMAGES = {
     "bottomless manifest": (lambda v: (v / "manifest.json").write_text("[" * 100_000), "manifest.json", "not JSON"),
     "manifest a list": (lambda v: (v / "manifest.json").write_text("[]"), "manifest.json", "not a JSON object"),
     "edited manifest": (edit_without_sealing, "manifest.json", "digest"),
-    "newer schema": (edit(schema_version=2), "manifest.json", "schema version is 2"),
+    "newer schema": (edit(schema_version=3), "manifest.json", "schema version is 3"),
     "no schema": (edit(schema_version=None), "manifest.json", "schema version is None"),
     "schema true": (edit(schema_version=True), "manifest.json", "schema version is True"),
     "unknown field": (edit(extra=1), "manifest.json", "'extra'"),
@@ -414,6 +414,8 @@ DAMAGES = {
         "user_embeddings.npy",
         r"shape \(2, 2\), and there are 3 ids",
     ),
+    "fold-in of another width": (forge("fold_in.npy", np.ones((2, 3), np.float32)), "fold_in.npy", r"shape \(2, 3\)"),
+    "fold-in NaN": (forge("fold_in.npy", np.full((2, 2), np.nan, np.float32)), "fold_in.npy", "NaN or infinity"),
     "other width": (forge("item_embeddings.npy", np.ones((4, 3), np.float32)), "item_embeddings.npy", "3 columns"),
     "pickled objects": (
         forge("user_embeddings.npy", np.array([{"a": 1}], dtype=object)),

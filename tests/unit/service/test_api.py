@@ -50,7 +50,9 @@ def test_a_known_user_gets_a_personal_answer(client: TestClient, store: Path) ->
     assert body == {
         "model_version": artifact.current_version(store),
         "strategy": "personal",
+        "reason": "trained",
         "user_id": "ann",
+        "unknown_items": [],
         "items": [
             {"item_id": "hat", "score": 3.0, "rank": 1, "metadata": {"title": "Blue hat"}},
             {"item_id": "sock", "score": 3.0, "rank": 2, "metadata": {"title": "Sock"}},
@@ -64,6 +66,54 @@ def test_an_unknown_user_gets_a_popular_answer_and_no_error(client: TestClient) 
     assert response.status_code == 200
     assert response.json()["strategy"] == "popular"
     assert [item["item_id"] for item in response.json()["items"]] == ["mug"]
+
+
+def test_the_versioned_path_answers_the_same(client: TestClient) -> None:
+    first, second = (client.post(path, json={"user_id": "ann"}).json() for path in ("/recommend", "/v1/recommend"))
+    assert first.pop("recommendation_id") != second.pop("recommendation_id")
+    assert first == second
+
+
+def test_history_filter_and_exclusions_are_heard(client: TestClient) -> None:
+    body = {
+        "history": ["mug", "nonsense"],
+        "filter": {"title": {"in": ["Sock", "Pen", "Lamp"]}},
+        "exclude_items": ["pen"],
+    }
+    answered = recommend(client, body).json()
+    assert (answered["strategy"], answered["reason"], answered["user_id"]) == ("history", "folded_in", None)
+    assert answered["unknown_items"] == ["nonsense"]
+    assert {item["item_id"] for item in answered["items"]} == {"sock", "lamp"}
+
+
+def test_a_batch_answers_each_user_as_alone(client: TestClient) -> None:
+    users = ["ann", "nobody", "dan", "ann"]
+    batch = client.post("/recommend:batch", json={"user_ids": users, "k": 3, "exclude_items": ["hat"]})
+    assert batch.status_code == 200
+    for user, answered in zip(users, batch.json()["recommendations"], strict=True):
+        alone = recommend(client, {"user_id": user, "k": 3, "exclude_items": ["hat"]}).json()
+        assert answered.pop("recommendation_id") != alone.pop("recommendation_id")
+        assert answered == alone
+    assert problem(client.post("/recommend:batch", json={"user_ids": []}), 422)["errors"][0]["pointer"] == "#/user_ids"
+    assert problem(client.post("/recommend:batch", json={"user_ids": ["a"] * 1001}), 422)
+
+
+def test_items_and_users_are_looked_up(client: TestClient, store: Path) -> None:
+    version = artifact.current_version(store)
+    assert client.get("/items/42").json() == {
+        "model_version": version,
+        "item_id": "42",
+        "popularity": 2,
+        "metadata": {"title": "Answer"},
+    }
+    assert client.get("/users/ann").json() == {"model_version": version, "user_id": "ann", "items": ["mug", "lamp"]}
+    similar = client.get("/items/mug/similar", params={"k": 2}).json()
+    assert [item["rank"] for item in similar["items"]] == [1, 2]
+    assert "mug" not in {item["item_id"] for item in similar["items"]}
+    assert problem(client.get("/items/a%2Fb"), 404)["detail"] == "The model knows no such item."
+    assert problem(client.get("/items/nonsense/similar"), 404)
+    assert problem(client.get("/users/nobody"), 404)["detail"] == "The model knows no such user."
+    assert problem(client.get("/items/mug/similar", params={"k": 0}), 422)["errors"][0]["pointer"] == "#/k"
 
 
 def test_ids_made_of_digits_stay_text(client: TestClient) -> None:
@@ -114,10 +164,10 @@ def test_health_names_the_model(client: TestClient, store: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
-        ({}, "#/user_id"),
+        ({}, "#"),
         ({"user_id": ""}, "#/user_id"),
         ({"user_id": 63}, "#/user_id"),
-        ({"user_id": None}, "#/user_id"),
+        ({"user_id": None}, "#"),
         ({"user_id": ["ann"]}, "#/user_id"),
         ({"user_id": True}, "#/user_id"),
         ({"user_id": "ann", "k": "abc"}, "#/k"),
@@ -131,6 +181,14 @@ def test_health_names_the_model(client: TestClient, store: Path) -> None:
         ({"user_id": "ann", "k": None}, "#/k"),
         ({"user_id": "ann", "K": 5}, "#/K"),
         ({"user_id": "ann", "a/b~c": 5}, "#/a~1b~0c"),
+        ({"history": []}, "#"),
+        ({"history": [""]}, "#/history/0"),
+        ({"history": "mug"}, "#/history"),
+        ({"history": ["mug"] * 1001}, "#/history"),
+        ({"user_id": "ann", "exclude_seen": 1}, "#/exclude_seen"),
+        ({"user_id": "ann", "exclude_items": [1]}, "#/exclude_items/0"),
+        ({"user_id": "ann", "diversity": 1.01}, "#/diversity"),
+        ({"user_id": "ann", "filter": {"colour": "red"}}, "#/filter/colour"),
         ([], "#"),
         ("ann", "#"),
         (None, "#"),
@@ -143,6 +201,19 @@ def test_a_wrong_field_is_pointed_at(client: TestClient, body: Any, pointer: str
     document = problem(response, 422)
     assert [error["pointer"] for error in document["errors"]] == [pointer]
     assert document["detail"] == "The request has 1 error."
+
+
+def test_a_filter_on_an_unknown_attribute_names_those_there_are(client: TestClient) -> None:
+    document = problem(recommend(client, {"user_id": "nobody", "filter": {"colour": "red"}}), 422)
+    assert document["errors"] == [
+        {"pointer": "#/filter/colour", "detail": "No item has this attribute. Attributes: title"}
+    ]
+
+
+@pytest.mark.parametrize("wanted", [{}, {"in": []}, {"in": ["a"], "min": 1}, {"min": "1"}, {"max": None}, None, ["a"]])
+def test_a_condition_that_makes_no_sense_is_refused(client: TestClient, wanted: Any) -> None:
+    document = problem(recommend(client, {"user_id": "ann", "filter": {"title": wanted}}), 422)
+    assert all(error["pointer"].startswith("#/filter/title") for error in document["errors"])
 
 
 def test_all_wrong_fields_are_pointed_at(client: TestClient) -> None:

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from service.engine import Engine
+from service.engine import Engine, KnownItem, KnownUser, Query
+from service.filters import OneOf, UnknownAttributeError
 from shared import artifact
+from tests.unit.service.conftest import ITEM_EMBEDDINGS, ITEM_IDS, USER_EMBEDDINGS
 
 
 @pytest.fixture(scope="module")
@@ -14,11 +17,11 @@ def engine(store: Path) -> Engine:
 
 
 def answer(engine: Engine, user_id: str, k: int) -> list[tuple[str, float, int]]:
-    return [(item.item_id, item.score, item.rank) for item in engine.recommend(user_id, k).items]
+    return [(item.item_id, item.score, item.rank) for item in engine.recommend(Query(user_id, k=k)).items]
 
 
 def test_a_known_user_gets_the_items_new_to_them_by_inner_product(engine: Engine) -> None:
-    assert engine.recommend("ann", 20).strategy == "personal"
+    assert engine.recommend(Query("ann", k=20)).strategy == "personal"
     assert answer(engine, "ann", 20) == [("hat", 3, 1), ("sock", 3, 2), ("42", 0.5, 3), ("pen", -2, 4)]
     assert answer(engine, "ann", 2) == [("hat", 3, 1), ("sock", 3, 2)]
 
@@ -28,7 +31,7 @@ def test_a_user_who_has_seen_all_but_one_item_gets_that_one(engine: Engine) -> N
 
 
 def test_a_user_who_has_seen_everything_gets_nothing(engine: Engine) -> None:
-    recommendation = engine.recommend("dan", 20)
+    recommendation = engine.recommend(Query("dan", k=20))
 
     assert (recommendation.strategy, recommendation.items) == ("personal", [])
 
@@ -36,7 +39,7 @@ def test_a_user_who_has_seen_everything_gets_nothing(engine: Engine) -> None:
 @pytest.mark.parametrize("user_id", ["nobody", "7", "ANN", "ann ", "\0", "🎩" * 1000])
 def test_an_unknown_user_gets_the_most_popular_items_each_once(engine: Engine, user_id: str) -> None:
     # Seen by three users: mug, lamp; by two: hat, pen, 42; by one: sock. Ties in the order of the table.
-    assert engine.recommend(user_id, 20).strategy == "popular"
+    assert engine.recommend(Query(user_id, k=20)).strategy == "popular"
     assert answer(engine, user_id, 20) == [
         ("mug", 3, 1),
         ("lamp", 3, 2),
@@ -49,11 +52,124 @@ def test_an_unknown_user_gets_the_most_popular_items_each_once(engine: Engine, u
 
 
 def test_a_known_user_without_interactions_gets_the_most_popular_items(engine: Engine) -> None:
-    assert engine.recommend("007", 6) == engine.recommend("nobody", 6)
+    known, unknown = (engine.recommend(Query(user_id, k=6)) for user_id in ("007", "nobody"))
+    assert known.items == unknown.items
+    assert (known.strategy, known.reason) == ("popular", "no_events")
+    assert (unknown.strategy, unknown.reason) == ("popular", "unknown_user")
 
 
 def test_items_come_with_their_metadata(engine: Engine) -> None:
-    assert [item.metadata for item in engine.recommend("ann", 2).items] == [
+    assert [item.metadata for item in engine.recommend(Query("ann", k=2)).items] == [
         {"title": "Blue hat"},
         {"title": "Sock"},
     ]
+
+
+# What is taken since the training
+
+
+def vector(engine: Engine, *item_ids: str) -> np.ndarray:
+    """The folded-in embedding of some items, in plain loops."""
+    artifact = engine.artifact
+    popularity = {"mug": 3, "hat": 2, "pen": 2, "sock": 1, "42": 2, "lamp": 3}
+    total = np.zeros(2)
+    for item_id in item_ids:
+        total += ITEM_EMBEDDINGS[ITEM_IDS.index(item_id)] / popularity[item_id] ** 0.25
+    return np.asarray(total / len(item_ids) ** 0.5 @ artifact.fold_in)
+
+
+def expected(query: np.ndarray, without: set[str]) -> list[str]:
+    left = [index for index, item_id in enumerate(ITEM_IDS) if item_id not in without]
+    return [ITEM_IDS[index] for index in sorted(left, key=lambda index: -(ITEM_EMBEDDINGS[index] @ query))]
+
+
+def test_a_visitor_is_known_by_their_history(engine: Engine) -> None:
+    answered = engine.recommend(Query(history=["hat", "nonsense", "hat", "pen", "more nonsense"]))
+
+    query = vector(engine, "hat", "pen")
+    assert (answered.strategy, answered.reason) == ("history", "folded_in")
+    assert answered.unknown_items == ["nonsense", "more nonsense"]
+    assert [item.item_id for item in answered.items] == expected(query, {"hat", "pen"})
+    scores = {item_id: ITEM_EMBEDDINGS[index] @ query for index, item_id in enumerate(ITEM_IDS)}
+    assert all(item.score == pytest.approx(scores[item.item_id], abs=1e-4) for item in answered.items)
+
+
+def test_a_known_user_moves_by_what_is_new(engine: Engine) -> None:
+    answered = engine.recommend(Query("ann", history=["pen", "mug"]))
+
+    query = USER_EMBEDDINGS[0] + vector(engine, "mug", "pen", "lamp") - vector(engine, "mug", "lamp")
+    assert (answered.strategy, answered.reason) == ("personal", "trained_and_new_events")
+    assert [item.item_id for item in answered.items] == expected(query, {"mug", "lamp", "pen"})
+
+
+def test_a_history_of_what_is_known_already_changes_nothing(engine: Engine) -> None:
+    assert engine.recommend(Query("ann", history=["lamp", "mug"])) == engine.recommend(Query("ann"))
+
+
+def test_a_history_of_unknown_items_alone_leaves_the_popular_ones(engine: Engine) -> None:
+    answered = engine.recommend(Query(history=["nonsense"]))
+    assert (answered.strategy, answered.reason, answered.unknown_items) == ("popular", "no_events", ["nonsense"])
+
+
+# Which items
+
+
+def test_seen_items_come_too_when_asked_for(engine: Engine) -> None:
+    answered = engine.recommend(Query("ann", history=["pen"], exclude_seen=False))
+    assert {item.item_id for item in answered.items} == set(ITEM_IDS)
+
+
+def test_items_to_leave_out_are_left_out(engine: Engine) -> None:
+    answered = engine.recommend(Query("ann", exclude_items=["hat", "nonsense", "hat"]))
+    assert [item.item_id for item in answered.items] == ["sock", "42", "pen"]
+    popular = engine.recommend(Query("nobody", exclude_items=["mug", "hat"], k=2))
+    assert [item.item_id for item in popular.items] == ["lamp", "pen"]
+
+
+def test_a_filter_holds_for_popular_and_personal_answers(engine: Engine) -> None:
+    wanted = {"title": OneOf(["Sock", "Lamp", "Pen"])}
+    assert [item.item_id for item in engine.recommend(Query("ann", filter=wanted)).items] == ["sock", "pen"]
+    assert [item.item_id for item in engine.recommend(Query("nobody", filter=wanted)).items] == ["lamp", "pen", "sock"]
+    assert engine.recommend(Query("ann", filter={"title": OneOf(["Nothing"])})).items == []
+    with pytest.raises(UnknownAttributeError) as raised:
+        engine.recommend(Query("ann", filter={"colour": OneOf(["red"])}))
+    assert (raised.value.name, raised.value.known) == ("colour", ["title"])
+
+
+def test_diversity_ranks_what_is_unlike_first_and_loses_nothing(engine: Engine) -> None:
+    by_score = engine.recommend(Query("nobody", history=["mug"], k=5))
+    diverse = engine.recommend(Query("nobody", history=["mug"], k=5, diversity=1.0))
+    assert {item.item_id for item in diverse.items} == {item.item_id for item in by_score.items}
+    assert diverse.items[0] == by_score.items[0]
+    assert [item.rank for item in diverse.items] == [1, 2, 3, 4, 5]
+    scores = {item.item_id: item.score for item in by_score.items}
+    assert all(item.score == scores[item.item_id] for item in diverse.items)
+    first, second = (ITEM_EMBEDDINGS[ITEM_IDS.index(item.item_id)] for item in diverse.items[:2])
+    others = [ITEM_EMBEDDINGS[ITEM_IDS.index(item.item_id)] for item in by_score.items[1:]]
+
+    def cosine(one: np.ndarray, other: np.ndarray) -> float:
+        return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+
+    assert cosine(first, second) == pytest.approx(min(cosine(first, other) for other in others))
+
+
+# Looking up
+
+
+def test_similar_items_are_those_of_the_largest_cosine(engine: Engine) -> None:
+    unit = ITEM_EMBEDDINGS / np.linalg.norm(ITEM_EMBEDDINGS, axis=1, keepdims=True)
+    cosines = unit @ unit[0]
+    order = sorted(range(1, 6), key=lambda index: -cosines[index])
+    similar = engine.similar("mug", 500)
+    assert [item.item_id for item in similar] == [ITEM_IDS[index] for index in order]
+    assert [item.score for item in similar] == pytest.approx([cosines[index] for index in order], abs=1e-6)
+    assert engine.similar("mug", 2) == similar[:2]
+
+
+def test_items_and_users_are_looked_up(engine: Engine) -> None:
+    assert engine.item("lamp") == KnownItem("lamp", 3, {"title": "Lamp"})
+    assert engine.user("ann") == KnownUser("ann", ["mug", "lamp"])
+    assert engine.user("007") == KnownUser("007", [])
+    for look_up in (engine.item, engine.user, lambda item_id: engine.similar(item_id, 3)):
+        with pytest.raises(KeyError):
+            look_up("nonsense")

@@ -1,0 +1,114 @@
+"""Which items a filter lets through, by the attributes that the catalogue gives them.
+
+An attribute is a key of an item's metadata whose value is text, a number, true or false, or a list of these. The
+columns are read from the artefact when an attribute is first asked for, and kept.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.artifact import Artifact
+
+Value = str | bool | int | float
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The attribute is one of these values; of a list, one of its elements."""
+
+    values: Sequence[Value]
+
+
+@dataclass(frozen=True)
+class Between:
+    """The attribute is a number from ``low`` to ``high``, both included; None is no bound."""
+
+    low: float | None = None
+    high: float | None = None
+
+
+Condition = OneOf | Between
+
+
+class UnknownAttributeError(LookupError):
+    """A filter names an attribute that no item has."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(name)
+        self.name = name
+        self.known = known
+
+
+class Attributes:
+    """The attributes of an artefact's items; safe from any number of threads."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._artifact = artifact
+        self._columns: dict[str, _Column] | None = None
+        self._reading = threading.Lock()
+
+    def allowed(self, conditions: Mapping[str, Condition]) -> NDArray[np.bool_]:
+        """Which items meet every condition, bool [items]; an item without an attribute meets none on it.
+
+        Raises:
+            UnknownAttributeError: no item has the attribute.
+        """
+        columns = self._read()
+        allowed = np.ones(len(self._artifact.items), dtype=bool)
+        for name, condition in conditions.items():
+            if name not in columns:
+                raise UnknownAttributeError(name, sorted(columns))
+            allowed &= columns[name].meets(condition)
+        return allowed
+
+    def _read(self) -> "dict[str, _Column]":
+        with self._reading:
+            if self._columns is None:
+                self._columns = _read_columns(self._artifact)
+            return self._columns
+
+
+class _Column:
+    """One attribute: which items have which value."""
+
+    def __init__(self, items: int) -> None:
+        self._items = items
+        self._rows: dict[tuple[bool, Value], list[int]] = {}
+        self._numbers: list[tuple[int, float]] = []
+
+    def add(self, item: int, value: object) -> None:
+        for element in value if isinstance(value, list) else [value]:
+            if isinstance(element, str | bool | int | float):
+                self._rows.setdefault(_key(element), []).append(item)
+            if isinstance(element, int | float) and not isinstance(element, bool):
+                self._numbers.append((item, element))
+
+    def meets(self, condition: Condition) -> NDArray[np.bool_]:
+        met = np.zeros(self._items, dtype=bool)
+        if isinstance(condition, OneOf):
+            for value in condition.values:
+                met[self._rows.get(_key(value), [])] = True
+            return met
+        low = -np.inf if condition.low is None else condition.low
+        high = np.inf if condition.high is None else condition.high
+        met[[item for item, number in self._numbers if low <= number <= high]] = True
+        return met
+
+
+def _key(value: Value) -> tuple[bool, Value]:
+    """True is not 1, as in JSON; 1 is 1.0."""
+    return isinstance(value, bool), value
+
+
+def _read_columns(artifact: Artifact) -> dict[str, _Column]:
+    count = len(artifact.items)
+    columns: dict[str, _Column] = {}
+    for item in range(count):
+        for name, value in (artifact.item_metadata(item) or {}).items():
+            if value is not None:
+                columns.setdefault(name, _Column(count)).add(item, value)
+    return columns
