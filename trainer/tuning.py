@@ -205,7 +205,7 @@ def tune(
         study = _open_study(folder, search)
         _queue_interrupted(study)
         _write_files(folder, study, search)
-        blind = replace(search, dataset=_without_test(search.dataset))
+        blind = replace(search, dataset=search.dataset.where(search.dataset.labels != TEST))
         while (ended := _count_ended(study)) < trials and time.monotonic() < deadline:
             study.sampler = _sampler(search.seed, ended)
             trial = study.ask()
@@ -307,20 +307,6 @@ def _queue_interrupted(study: optuna.Study) -> None:
             if trial.number not in tried_again and "settings" in trial.user_attrs:
                 study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
             study.tell(trial.number, state=TrialState.FAIL)
-
-
-def _without_test(dataset: Dataset) -> Dataset:
-    """The dataset as if its test interactions had never been."""
-    kept = dataset.labels != TEST
-    timestamps, weights = (None if column is None else column[kept] for column in (dataset.timestamps, dataset.weights))
-    return replace(
-        dataset,
-        users=dataset.users[kept],
-        items=dataset.items[kept],
-        labels=dataset.labels[kept],
-        timestamps=timestamps,
-        weights=weights,
-    )
 
 
 def _count_ended(study: optuna.Study) -> int:

@@ -98,3 +98,12 @@ def test_mistakes_end_in_a_message(cli: Cli, trained: Trained, words: list[str],
     assert run.returncode == code, run.stderr
     assert said in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_folding_in_is_compared_with_training(cli: Cli, trained: Trained) -> None:
+    words = ("--recipe", "demo", "--set", "epochs=3", "--share", 0.2, *SMALL)
+    run = cli("bench", "fold-in", trained.shop, *words, "--json")
+    assert run.returncode == 0, run.stderr
+    loss = json.loads(run.stdout)
+    assert 0 < loss["users"] <= 60
+    assert loss["kept"] == pytest.approx(loss["folded_in"]["recall@20"] / loss["trained"]["recall@20"])

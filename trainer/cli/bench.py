@@ -4,6 +4,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -86,6 +87,41 @@ def propagation(
         ("product", "ms", "x ours"),
         rows,
     )
+
+
+@app.command("fold-in")
+def fold_in(
+    dataset: Annotated[Path, typer.Argument(help="Dataset directory.", show_default=False)],
+    recipe: Annotated[str, typer.Option(help="A packaged recipe or a YAML file.")] = "default",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set one value of the recipe; repeatable."),
+    ] = None,
+    share: Annotated[float, typer.Option(min=0.001, max=0.5, help="Of the users, to hold out.")] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample and of both trainings.")] = 0,
+    json_: output.JsonOption = False,
+) -> None:
+    """Users folded in from their items, against the same users trained; two trainings."""
+    from trainer.cli.training import train_and_publish
+    from trainer.dataset import load_dataset
+    from trainer.measurement.fold_in import measure_fold_in
+    from trainer.recipe import load_recipe
+
+    chosen = load_recipe(recipe, set_ or [])
+    with output.reading(dataset) as progress:
+        data = load_dataset(dataset, progress=progress)
+    with tempfile.TemporaryDirectory(prefix="mts4mm-bench-") as store:
+        loss = measure_fold_in(data, share, seed, lambda part: train_and_publish(part, chosen, seed, Path(store))[0])
+    kept = loss.folded_in["recall@20"] / loss.trained["recall@20"]
+    if json_:
+        output.print_json({**asdict(loss), "kept": kept})
+        return
+    rows = [
+        (name, *(f"{figures[metric]:.4f}" for metric in METRICS))
+        for name, figures in (("trained", loss.trained), ("folded in", loss.folded_in), ("their mean", loss.mean))
+    ]
+    output.print_table(f"{data.name}, {loss.users} users held out, test", ("embeddings", *METRICS), rows)
+    output.stdout.print(f"folding in keeps {kept:.1%} of recall@20", highlight=False)
 
 
 def _print_figures(title: str, figures: dict[str, list[dict[str, float]]], as_json: bool) -> None:

@@ -6,7 +6,7 @@ Knows no files beyond the directory it is read from; ids from outside live in ``
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,17 @@ class Dataset:
         ones = np.ones(int(chosen.sum()), np.float32)
         shape = (len(self.user_ids), len(self.item_ids))
         return sp.csr_matrix((ones, (self.users[chosen], self.items[chosen])), shape=shape)
+
+    def where(self, kept: NDArray[np.bool_]) -> "Dataset":
+        """The same users and items with some of the interactions only, bool (interactions,)."""
+        return replace(
+            self,
+            users=self.users[kept],
+            items=self.items[kept],
+            labels=self.labels[kept],
+            timestamps=None if self.timestamps is None else self.timestamps[kept],
+            weights=None if self.weights is None else self.weights[kept],
+        )
 
 
 def load_dataset(
