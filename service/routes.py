@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from service import engine as engines
+from service import queries
 from service.engine import Engine
 from service.filters import UnknownAttributeError
 from service.schemas import (
@@ -155,7 +155,7 @@ def health(request: Request, response: Response) -> HealthResponse:
     )
 
 
-def _answer(engine: Engine, query: engines.Query) -> RecommendResponse:
+def _answer(engine: Engine, query: queries.Query) -> RecommendResponse:
     try:
         recommendation = engine.recommend(query)
     except UnknownAttributeError as error:

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from service.engine import Query, Reason, Strategy
 from service.filters import Between, Condition, OneOf
+from service.queries import Query, Reason, Strategy
 
 DEFAULT_K = 20
 MAX_K = 500

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.engine import Engine, KnownItem, KnownUser, Query
+from service.engine import Engine
 from service.filters import OneOf, UnknownAttributeError
+from service.queries import KnownItem, KnownUser, Query
 from shared import artifact
 from tests.unit.service.conftest import ITEM_EMBEDDINGS, ITEM_IDS, USER_EMBEDDINGS
 

@@ -8,8 +8,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine import Engine, Query
+from service.engine import Engine
 from service.filters import Between, Condition, OneOf
+from service.queries import Query
 from shared import artifact
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
 

@@ -1,0 +1,74 @@
+"""What can be asked of the engine, and what it answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from service.filters import Condition
+
+Strategy = Literal["personal", "history", "popular"]
+Reason = Literal["trained", "trained_and_new_events", "folded_in", "unknown_user", "no_events"]
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked for.
+
+    Attributes:
+        user_id: an id from outside, known or not; None for an anonymous visitor.
+        history: item ids that count as taken, besides those of the training; unknown ones are ignored.
+        k: how many items are wanted, at least 1.
+        exclude_seen: whether items of the training and of the history are left out.
+        exclude_items: further item ids to leave out; unknown ones are ignored.
+        filter: conditions on attributes, all of which an item must meet.
+        diversity: 0 ranks by score, 1 by being unlike the items ranked before.
+    """
+
+    user_id: str | None = None
+    history: Sequence[str] = ()
+    k: int = 20
+    exclude_seen: bool = True
+    exclude_items: Sequence[str] = ()
+    filter: Mapping[str, Condition] = field(default_factory=dict)
+    diversity: float = 0.0
+
+
+@dataclass(frozen=True)
+class RankedItem:
+    """An item of a recommendation.
+
+    ``score`` is the inner product with the user's vector, or the number of training interactions (popular); of
+    similar items it is the cosine. ``rank`` counts from 1.
+    """
+
+    item_id: str
+    score: float
+    rank: int
+    metadata: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The ranked items for one user, how and why they were found, and the ids of the history that are unknown."""
+
+    strategy: Strategy
+    reason: Reason
+    items: list[RankedItem]
+    unknown_items: list[str]
+
+
+@dataclass(frozen=True)
+class KnownItem:
+    """What the artefact knows of an item; ``popularity`` counts its training interactions."""
+
+    item_id: str
+    popularity: int
+    metadata: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class KnownUser:
+    """What the artefact knows of a user: the items of their training interactions."""
+
+    user_id: str
+    items: list[str]
