@@ -1,0 +1,128 @@
+"""A typed client of the service: ``pip install 'mts4mm[client]'``.
+
+    with Client("http://localhost:8000") as client:
+        for item in client.recommend(RecommendRequest(user_id="u42", k=5)).items:
+            print(item.rank, item.item_id, item.score)
+
+Requests and answers are the models of ``service/schemas.py``; a wrong request is refused before it is sent.
+"""
+
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from service.schemas import (
+    DEFAULT_K,
+    BatchRequest,
+    BatchResponse,
+    HealthResponse,
+    ItemResponse,
+    Problem,
+    RecommendRequest,
+    RecommendResponse,
+    SimilarResponse,
+    UserResponse,
+)
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+class ServiceError(Exception):
+    """The service answered with an error.
+
+    Attributes:
+        status: of HTTP.
+        problem: what it says; None if it is not a problem document, such as a proxy's page.
+        retry_after_seconds: when to try again, if it says so.
+    """
+
+    def __init__(self, status: int, problem: Problem | None, retry_after_seconds: float | None) -> None:
+        detail = "no problem document" if problem is None else problem.detail
+        errors = [] if problem is None or problem.errors is None else problem.errors
+        super().__init__(" ".join([f"{status}: {detail}", *(f"{each.pointer}: {each.detail}" for each in errors)]))
+        self.status = status
+        self.problem = problem
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Client:
+    """Speaks to one service over a pool of connections; safe from any number of threads.
+
+    Every method raises ``ServiceError`` for an answer with an error, and ``httpx2.TransportError`` for none.
+    """
+
+    def __init__(self, url: str, *, timeout_seconds: float = 5.0, http: httpx2.Client | None = None) -> None:
+        """A client of the service at a URL.
+
+        Args:
+            url: such as ``http://localhost:8000``.
+            timeout_seconds: of a request.
+            http: speaks HTTP; one of its own by default.
+        """
+        self._url = url.rstrip("/")
+        self._http = http or httpx2.Client(timeout=timeout_seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def recommend(self, request: RecommendRequest) -> RecommendResponse:
+        """Recommend items to a user or a visitor."""
+        return self._post("/recommend", request, RecommendResponse)
+
+    def recommend_batch(self, request: BatchRequest) -> BatchResponse:
+        """Recommend items to many users, all from one model."""
+        return self._post("/recommend:batch", request, BatchResponse)
+
+    def similar(self, item_id: str, k: int = DEFAULT_K) -> SimilarResponse:
+        """The items most like one."""
+        return self._get(f"/items/{_segment(item_id)}/similar", SimilarResponse, params={"k": k})
+
+    def item(self, item_id: str) -> ItemResponse:
+        """What the model knows of an item."""
+        return self._get(f"/items/{_segment(item_id)}", ItemResponse)
+
+    def user(self, user_id: str) -> UserResponse:
+        """What the model knows of a user."""
+        return self._get(f"/users/{_segment(user_id)}", UserResponse)
+
+    def health(self) -> HealthResponse:
+        """How the service is; also where that is ``unavailable``, for which it answers 503."""
+        response = self._http.get(f"{self._url}/health")
+        if response.status_code == 503:
+            return HealthResponse.model_validate_json(response.content)
+        return _read(response, HealthResponse)
+
+    def _post(self, path: str, request: BaseModel, kind: type[Answer]) -> Answer:
+        body = request.model_dump_json(by_alias=True, exclude_defaults=True)
+        headers = {"content-type": "application/json"}
+        return _read(self._http.post(self._url + path, content=body, headers=headers), kind)
+
+    def _get(self, path: str, kind: type[Answer], params: dict[str, Any] | None = None) -> Answer:
+        return _read(self._http.get(self._url + path, params=params), kind)
+
+
+def _segment(outside_id: str) -> str:
+    return quote(outside_id, safe="")
+
+
+def _read(response: httpx2.Response, kind: type[Answer]) -> Answer:
+    if response.is_success:
+        return kind.model_validate_json(response.content)
+    try:
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError:
+        problem = None
+    waiting = response.headers.get("retry-after", "")
+    raise ServiceError(response.status_code, problem, float(waiting) if waiting.isdigit() else None)

@@ -1,0 +1,64 @@
+"""The typed client, against the service in this process."""
+
+import httpx2
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import ValidationError
+
+from service.client import Client, ServiceError
+from service.schemas import BatchRequest, InFilter, RangeFilter, RecommendRequest
+
+
+@pytest.fixture
+def shop(client: TestClient) -> Client:
+    return Client("http://testserver/", http=client)
+
+
+def test_recommendations_come_typed(shop: Client) -> None:
+    answer = shop.recommend(RecommendRequest(user_id="ann", k=2))
+    assert [(item.item_id, item.rank) for item in answer.items] == [("hat", 1), ("sock", 2)]
+    wanted = RecommendRequest(history=["mug"], filter={"title": InFilter.model_validate({"in": ["Pen", "Lamp"]})})
+    assert {item.item_id for item in shop.recommend(wanted).items} == {"pen", "lamp"}
+    batch = shop.recommend_batch(BatchRequest(user_ids=["ann", "nobody"], k=1))
+    assert [answer.strategy for answer in batch.recommendations] == ["personal", "popular"]
+
+
+def test_items_users_and_health_are_looked_up(shop: Client) -> None:
+    assert shop.item("42").metadata == {"title": "Answer"}
+    assert shop.user("ann").items == ["mug", "lamp"]
+    assert len(shop.similar("mug", k=3).items) == 3
+    assert shop.health().status == "ok"
+
+
+def test_errors_carry_the_problem(shop: Client) -> None:
+    with pytest.raises(ServiceError) as raised:
+        shop.item("what/is ?this")
+    assert (raised.value.status, raised.value.retry_after_seconds) == (404, None)
+    assert raised.value.problem is not None
+    assert raised.value.problem.instance.startswith("/items/what/is")
+    with pytest.raises(ServiceError, match=r"422.*#/filter/price: No item has this attribute"):
+        shop.recommend(RecommendRequest(user_id="ann", filter={"price": RangeFilter(max=3)}))
+
+
+def test_a_wrong_request_is_not_sent() -> None:
+    with pytest.raises(ValidationError, match="give user_id, history or both"):
+        RecommendRequest()
+
+
+def test_a_service_without_a_model_says_unavailable(empty_client: TestClient) -> None:
+    shop = Client("http://testserver", http=empty_client)
+    assert shop.health().status == "unavailable"
+    with pytest.raises(ServiceError, match="503"):
+        shop.recommend(RecommendRequest(user_id="ann"))
+
+
+def test_an_answer_of_somebody_else_is_no_problem_document() -> None:
+    page = httpx2.MockTransport(lambda request: httpx2.Response(502, text="<html>", headers={"retry-after": "7"}))
+    with pytest.raises(ServiceError, match="502: no problem document") as raised:
+        Client("http://proxy", http=httpx2.Client(transport=page)).user("ann")
+    assert (raised.value.problem, raised.value.retry_after_seconds) == (None, 7.0)
+
+
+def test_nobody_there_is_a_transport_error() -> None:
+    with Client("http://127.0.0.1:9", timeout_seconds=0.5) as client, pytest.raises(httpx2.TransportError):
+        client.health()
