@@ -151,6 +151,30 @@ def test_the_demo_serves_what_it_trained_and_ctrl_c_ends_it_all(tmp_path: Path) 
         wait_for(f"http://127.0.0.1:{port}/health", seconds=0)
 
 
+def test_keys_are_made_listed_and_revoked(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    made = cli("keys", "new", file, "shop", "--scope", "read", "--scope", "events")
+    secret = made.stdout.strip()
+    assert secret.startswith("mts_")
+    assert secret not in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert json.loads(cli("keys", "new", file, "ops", "--scope", "admin", "--json").stdout)["scopes"] == ["admin"]
+    listed = json.loads(cli("keys", "list", file, "--json").stdout)
+    assert listed == [{"name": "shop", "scopes": ["read", "events"]}, {"name": "ops", "scopes": ["admin"]}]
+    before = file.read_bytes()
+    for words, said in (
+        (("new", file, "shop"), "choose another name"),
+        (("revoke", file, "nobody"), "'shop', 'ops'"),
+        (("new", file, "x", "--scope", "root"), "root"),
+    ):
+        refused = cli("keys", *words)
+        assert refused.returncode in (1, 2)
+        assert said in refused.stderr
+        assert file.read_bytes() == before
+    assert cli("keys", "revoke", file, "shop").returncode == 0
+    assert "last key" in cli("keys", "revoke", file, "ops").stderr
+
+
 def test_bench_propagation_times_the_three_products(cli: Cli, trained: Trained) -> None:
     run = cli("bench", "propagation", trained.shop, "--repeats", 2, "--json")
     assert run.returncode == 0, run.stderr

@@ -1,0 +1,130 @@
+"""API keys, scopes and the rate limit."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from service.access import Access
+from shared.api_keys import Scope, load_keys, new_key
+from shared.errors import UsageError, UserError
+
+
+def request(**headers: str) -> Request:
+    raw = [(name.replace("_", "-").lower().encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "method": "POST", "path": "/recommend", "headers": raw})
+
+
+def refusal(access: Access, asked: Request, scope: Scope = Scope.READ) -> HTTPException:
+    with pytest.raises(HTTPException) as raised:
+        access.admit(asked, scope)
+    return raised.value
+
+
+def test_a_key_opens_what_its_scopes_name(tmp_path: Path) -> None:
+    secret, entry = new_key("web shop", [Scope.READ, Scope.EVENTS])
+    path = tmp_path / "keys.json"
+    path.write_text(
+        json.dumps(
+            {"keys": [entry.model_dump(mode="json"), new_key("other", [Scope.ADMIN])[1].model_dump(mode="json")]}
+        )
+    )
+    assert secret not in path.read_text()
+    assert entry.sha256 == hashlib.sha256(secret.encode()).hexdigest()
+    access = Access(load_keys(path), None)
+    for headers in (
+        {"authorization": f"Bearer {secret}"},
+        {"authorization": f"bearer {secret}"},
+        {"x_api_key": secret},
+    ):
+        for scope in (Scope.READ, Scope.EVENTS):
+            access.admit(request(**headers), scope)
+    assert refusal(access, request(x_api_key=secret), Scope.ADMIN).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"x_api_key": ""},
+        {"x_api_key": "mts_guess"},
+        {"authorization": "Bearer"},
+        {"authorization": "Basic bXRz"},
+        {"authorization": "Bearer mts_guess"},
+        {"authorization": "Bearer ünïcode"},
+    ],
+)
+def test_no_key_or_a_wrong_one_is_refused(headers: dict[str, str]) -> None:
+    secret, entry = new_key("web shop", [Scope.READ])
+    raw = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
+    asked = Request({"type": "http", "method": "POST", "path": "/", "headers": raw})
+    refused = refusal(Access([entry], None), asked)
+    assert refused.status_code == 401
+    assert refused.headers == {"WWW-Authenticate": "Bearer"}
+    assert secret not in refused.detail
+
+
+def test_the_digest_itself_is_no_key() -> None:
+    _, entry = new_key("web shop", [Scope.READ])
+    assert refusal(Access([entry], None), request(x_api_key=entry.sha256)).status_code == 401
+
+
+def test_keys_are_never_the_same() -> None:
+    assert len({new_key("name", [Scope.READ])[0] for _ in range(100)}) == 100
+
+
+def test_without_keys_everybody_may_do_everything() -> None:
+    for scope in Scope:
+        Access(None, None).admit(request(), scope)
+
+
+def test_every_key_has_a_limit_of_its_own() -> None:
+    (one, first), (two, second) = new_key("one", [Scope.READ]), new_key("two", [Scope.READ])
+    access = Access([first, second], "3/minute")
+    for _ in range(3):
+        access.admit(request(x_api_key=one), Scope.READ)
+    refused = refusal(access, request(x_api_key=one))
+    assert refused.status_code == 429
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    access.admit(request(x_api_key=two), Scope.READ)
+
+
+def test_who_is_refused_spends_nobodys_limit() -> None:
+    secret, entry = new_key("one", [Scope.READ])
+    access = Access([entry], "1/minute")
+    for _ in range(5):
+        assert refusal(access, request(x_api_key="guess")).status_code == 401
+    access.admit(request(x_api_key=secret), Scope.READ)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a keys file"),
+        (b"\xff\xfe", "not a keys file"),
+        (b"[]", "not a keys file"),
+        (b'{"keys": []}', "keys: List should have at least 1"),
+        (b'{"keys": [{"name": "a", "scopes": ["read"], "sha256": "short"}]}', r"keys\.0\.sha256"),
+        (b'{"keys": [{"name": "a", "scopes": ["root"], "sha256": "%s"}]}' % (b"0" * 64), r"keys\.0\.scopes\.0"),
+        (
+            b'{"keys": [%s, %s]}' % ((b'{"name": "a", "scopes": ["read"], "sha256": "%s"}' % (b"0" * 64),) * 2),
+            "two keys have the same name",
+        ),
+    ],
+)
+def test_a_flawed_keys_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "keys.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as raised:
+        load_keys(path)
+    assert str(path) in str(raised.value)
+
+
+def test_a_missing_keys_file_and_a_senseless_rate_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        load_keys(tmp_path / "none.json")
+    with pytest.raises(UsageError, match="100/second"):
+        Access(None, "fast")
