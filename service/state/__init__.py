@@ -1,0 +1,11 @@
+"""What changes between two trainings: users' recent events, forgotten users and retired items, in Redis.
+
+The same code runs against a server of one's own and against one embedded in a folder; only
+:func:`open_state` knows the difference. It knows nothing of HTTP, models or the log of events.
+"""
+
+from service.state.breaker import StateUnavailable
+from service.state.opening import open_state
+from service.state.store import RecentEvent, RecentEvents, RetiredItems, UserState
+
+__all__ = ["RecentEvent", "RecentEvents", "RetiredItems", "StateUnavailable", "UserState", "open_state"]
