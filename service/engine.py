@@ -6,7 +6,8 @@ the artefact does not have, and also users it has without a training interaction
 moved.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,22 @@ from numpy.typing import NDArray
 from service.diversity import candidate_count, diversified
 from service.filters import Attributes
 from service.index import ExactIndex, Ranking
-from service.queries import KnownItem, KnownUser, Query, RankedItem, Reason, Recommendation, Strategy
+from service.queries import (
+    KnownItem,
+    KnownUser,
+    PartOfScore,
+    Query,
+    RankedItem,
+    Reason,
+    Recommendation,
+    Strategy,
+    UnknownPartError,
+)
 from shared.artifact import Artifact
 from shared.fold_in import item_weights, profile
+
+WHOLE = "whole"
+"""The one part of the user vectors of an artefact that does not say what they are the sum of."""
 
 _NO_ITEMS = np.empty(0, dtype=np.int64)
 
@@ -28,6 +42,7 @@ class Engine:
         """Index the artefact's items."""
         self.artifact = artifact
         self.index = ExactIndex(artifact.item_embeddings)
+        self.part_names = (WHOLE,) if artifact.parts is None else artifact.parts.names
         self._attributes = Attributes(artifact)
         self._weights = item_weights(artifact.popularity)
         self._by_popularity = np.argsort(-artifact.popularity, kind="stable")
@@ -43,7 +58,9 @@ class Engine:
 
         Raises:
             UnknownAttributeError: the filter names an attribute that no item has.
+            UnknownPartError: a weight names a part that the model does not have.
         """
+        factors = self._factors(query.weights)
         user = None if query.user_id is None else self.artifact.users.dense(query.user_id)
         trained = _NO_ITEMS if user is None else self.artifact.seen(user).astype(np.int64)
         history, unknown = self._dense(query.history)
@@ -54,10 +71,15 @@ class Engine:
         allowed = self._attributes.allowed(query.filter) if query.filter else None
         strategy, reason = _strategy(known=query.user_id is None or user is not None, trained=trained, new=new)
         if strategy == "popular":
-            ranking = self._popular(query.k, excluded, allowed)
-        else:
-            ranking = self._ranked(self._vector(user, trained, new), query, excluded, allowed)
-        return Recommendation(strategy, reason, self._named(ranking), unknown)
+            return Recommendation(strategy, reason, self._named(self._popular(query.k, excluded, allowed)), unknown)
+        parts = None
+        if query.weights or query.explain:
+            parts = factors[:, None] * self._part_vectors(user, trained, new)
+        vector = self._vector(user, trained, new) if parts is None else parts.sum(axis=0)
+        items = self._named(self._ranked(vector, query, excluded, allowed))
+        if query.explain and parts is not None:
+            items = self._explained(items, parts, factors, np.union1d(trained, new))
+        return Recommendation(strategy, reason, items, unknown)
 
     def similar(self, item_id: str, k: int) -> list[RankedItem]:
         """The ``min(k, items - 1)`` items most like one, by the cosine of the student's embeddings.
@@ -113,10 +135,70 @@ class Engine:
         moved: NDArray[np.float32] = own + self._folded_in(np.union1d(trained, new)) - self._folded_in(trained)
         return moved
 
+    def _part_vectors(
+        self, user: int | None, trained: NDArray[np.int64], new: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """What ``_vector`` is the sum of, (parts, width); one part, the whole, where the artefact does not say."""
+        parts = self.artifact.parts
+        if parts is None:
+            return self._vector(user, trained, new)[None, :]
+        if user is None or len(trained) == 0:
+            return self._profile(new) @ parts.fold_in
+        own: NDArray[np.float32] = parts.users[:, user]
+        if len(new) == 0:
+            return own
+        before, after = (self._profile(items) @ parts.fold_in for items in (trained, np.union1d(trained, new)))
+        moved: NDArray[np.float32] = own + after - before
+        return moved
+
+    def _factors(self, weights: Mapping[str, float]) -> NDArray[np.float32]:
+        for name in weights:
+            if name not in self.part_names:
+                raise UnknownPartError(name, self.part_names)
+        return np.array([weights.get(name, 1.0) for name in self.part_names], dtype=np.float32)
+
+    def _explained(
+        self,
+        items: list[RankedItem],
+        parts: NDArray[np.float32],
+        factors: NDArray[np.float32],
+        history: NDArray[np.int64],
+    ) -> list[RankedItem]:
+        indices = [self._require_item(item.item_id) for item in items]
+        embeddings = self.artifact.item_embeddings[indices].astype(np.float64)
+        scores = embeddings @ parts.T.astype(np.float64)
+        reasons = self._reasons(embeddings, factors, history)
+        return [
+            replace(
+                item,
+                explanation=[
+                    PartOfScore(name, float(score), reason)
+                    for name, score, reason in zip(self.part_names, scores[row], reasons[row], strict=True)
+                ],
+            )
+            for row, item in enumerate(items)
+        ]
+
+    def _reasons(
+        self, embeddings: NDArray[np.float64], factors: NDArray[np.float32], history: NDArray[np.int64]
+    ) -> list[list[str | None]]:
+        """For each item and part the history's item that adds most to the score when folded in, if it adds at all."""
+        maps = self.artifact.fold_in[None] if self.artifact.parts is None else self.artifact.parts.fold_in
+        taken = self._weights[history, None] * self.artifact.item_embeddings[history]
+        reasons: list[list[str | None]] = [[] for _ in embeddings]
+        for factor, matrix in zip(factors, maps, strict=True):
+            gains = factor * ((taken @ matrix) @ embeddings.T)
+            for row, best in enumerate(gains.argmax(axis=0)):
+                known = self.artifact.items.outside(int(history[best])) if gains[best, row] > 0 else None
+                reasons[row].append(known)
+        return reasons
+
     def _folded_in(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
-        own = profile(items, self.artifact.item_embeddings, self._weights)
-        folded: NDArray[np.float32] = own @ self.artifact.fold_in
+        folded: NDArray[np.float32] = self._profile(items) @ self.artifact.fold_in
         return folded
+
+    def _profile(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
+        return profile(items, self.artifact.item_embeddings, self._weights)
 
     def _ranked(
         self,

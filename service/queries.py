@@ -22,6 +22,8 @@ class Query:
         exclude_items: further item ids to leave out; unknown ones are ignored.
         filter: conditions on attributes, all of which an item must meet.
         diversity: 0 ranks by score, 1 by being unlike the items ranked before.
+        weights: a factor by part of the user's vector; 1 for those not named.
+        explain: whether items come with what their score is the sum of.
     """
 
     user_id: str | None = None
@@ -31,6 +33,29 @@ class Query:
     exclude_items: Sequence[str] = ()
     filter: Mapping[str, Condition] = field(default_factory=dict)
     diversity: float = 0.0
+    weights: Mapping[str, float] = field(default_factory=dict)
+    explain: bool = False
+
+
+class UnknownPartError(LookupError):
+    """A weight names a part that the model does not have."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(name)
+        self.name = name
+        self.known = known
+
+
+@dataclass(frozen=True)
+class PartOfScore:
+    """What one part of the user's vector adds to an item's score.
+
+    ``because`` is the item of the user's that the part owes most of that to; None where none speaks for it.
+    """
+
+    part: str
+    score: float
+    because: str | None
 
 
 @dataclass(frozen=True)
@@ -45,6 +70,7 @@ class RankedItem:
     score: float
     rank: int
     metadata: dict[str, Any] | None
+    explanation: list[PartOfScore] | None = None
 
 
 @dataclass(frozen=True)

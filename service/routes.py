@@ -159,7 +159,9 @@ def _answer(engine: Engine, query: queries.Query) -> RecommendResponse:
     try:
         recommendation = engine.recommend(query)
     except UnknownAttributeError as error:
-        raise RequestValidationError([_unknown_attribute(error)]) from None
+        raise RequestValidationError([_unknown("filter", "attribute", error)]) from None
+    except queries.UnknownPartError as error:
+        raise RequestValidationError([_unknown("weights", "part", error)]) from None
     return RecommendResponse(
         recommendation_id=uuid4().hex,
         model_version=engine.artifact.manifest.version,
@@ -178,10 +180,7 @@ def _known(look_up: Callable[[], Found], kind: str) -> Found:
         raise HTTPException(404, f"The model knows no such {kind}.") from None
 
 
-def _unknown_attribute(error: UnknownAttributeError) -> dict[str, Any]:
+def _unknown(field: str, kind: str, error: UnknownAttributeError | queries.UnknownPartError) -> dict[str, Any]:
     known = ", ".join(error.known[:_MOST_NAMED]) or "none"
-    return {
-        "type": "unknown_attribute",
-        "loc": ("body", "filter", error.name),
-        "msg": f"No item has this attribute. Attributes: {known}",
-    }
+    message = f"The model knows no {kind} of this name. It knows: {known}"
+    return {"type": f"unknown_{kind}", "loc": ("body", field, error.name), "msg": message}

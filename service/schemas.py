@@ -14,6 +14,7 @@ MAX_K = 500
 MAX_ITEMS = 1_000
 MAX_CONDITIONS = 20
 MAX_USERS = 1_000
+MAX_WEIGHT = 100
 
 ItemId = Annotated[str, Field(min_length=1)]
 FilterValue = str | bool | int | FiniteFloat
@@ -60,6 +61,15 @@ class Selection(_Body):
         0.0, ge=0, le=1, description="Maximal marginal relevance: 0 ranks by score alone, 1 by unlikeness alone."
     )
 
+    weights: dict[str, Annotated[FiniteFloat, Field(ge=0, le=MAX_WEIGHT)]] = Field(
+        default_factory=dict,
+        max_length=MAX_CONDITIONS,
+        description="A factor by part of the user's vector, 1 where none is given: `id` (who took what), `shared` "
+        "(what the content views agree on), each modality by its name (what it alone says), `linear` (what is taken "
+        "together).",
+    )
+    explain: bool = Field(False, description="Add to each item what its score is the sum of.")
+
     def query(self, user_id: str | None, history: Sequence[str] = ()) -> Query:
         """Say to the engine what is wanted for one user."""
         return Query(
@@ -70,6 +80,8 @@ class Selection(_Body):
             exclude_items=self.exclude_items,
             filter={name: _condition(wanted) for name, wanted in self.filter.items()},
             diversity=self.diversity,
+            weights=self.weights,
+            explain=self.explain,
         )
 
 
@@ -112,6 +124,14 @@ class BatchRequest(Selection):
     user_ids: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, max_length=MAX_USERS)
 
 
+class PartOfScore(BaseModel):
+    """What one part of the user's vector adds to a score."""
+
+    part: str
+    score: float
+    because: str | None = Field(description="The user's own item that this is owed to most.")
+
+
 class RecommendedItem(BaseModel):
     """One item of the answer."""
 
@@ -123,6 +143,9 @@ class RecommendedItem(BaseModel):
     rank: int = Field(ge=1, description="1 is the best.")
     metadata: dict[str, Any] | None = Field(
         None, description="What the catalogue says of the item, such as its title; null if there is none."
+    )
+    explanation: list[PartOfScore] | None = Field(
+        None, description="With `explain`: parts whose scores add up to the item's. Null for popular items."
     )
 
 

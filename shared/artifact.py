@@ -8,6 +8,7 @@
                       train_indptr.npy, train_indices.npy                      CSR of training interactions
                       fold_in.npy                                              float32 [width, width], shared/fold_in.py
                       items.jsonl, items_offsets.npy                           item metadata, optional
+                      parts.json, user_parts.npy, fold_in_parts.npy            shared/parts.py, optional
 
 The student's embeddings are all there is of the model (Eq. 31 needs no more, and what folds new users in follows
 from them); the teachers stay with the trainer. Nothing is pickled. A version is written under a temporary name,
@@ -37,6 +38,7 @@ from shared.fold_in import fit_map
 from shared.ids import ARRAY_NAMES, IdMap
 from shared.manifest import DatasetInfo, FileEntry, Manifest, Split
 from shared.model_card import model_card
+from shared.parts import Parts, names_from, parts_of
 from shared.tables import Tables, floats, integers
 
 __all__ = [
@@ -70,7 +72,11 @@ _REQUIRED = {
     *(f"{table.name}.npy" for table in fields(Tables)),
     *(f"{side}_ids_{name}.npy" for side in ("user", "item") for name in ARRAY_NAMES),
 }
-_OPTIONAL = {_ITEMS, _ITEM_OFFSETS}
+_PARTS = "parts.json"
+_USER_PARTS = "user_parts.npy"
+_FOLD_IN_PARTS = "fold_in_parts.npy"
+_OPTIONAL = ({_ITEMS, _ITEM_OFFSETS}, {_PARTS, _USER_PARTS, _FOLD_IN_PARTS})
+"""Files that are there together or not at all."""
 _CURRENT = "CURRENT"
 _LOCK = ".lock"
 _REMEDY = "Publish the model again, or use another version."
@@ -88,6 +94,7 @@ class StudentModel:
         train_indptr: integers [users + 1]; the row starts of the training interactions in CSR form.
         train_indices: integers [training interactions]; item indices, rising within a row.
         items: the metadata of each item (any JSON object, e.g. with a ``title``), or ``None``.
+        user_parts: by name floats [users, width], which add up to ``user_embeddings``; or ``None``.
     """
 
     user_ids: Sequence[str]
@@ -97,6 +104,7 @@ class StudentModel:
     train_indptr: NDArray[np.integer]
     train_indices: NDArray[np.integer]
     items: Sequence[Mapping[str, Any]] | None = None
+    user_parts: Mapping[str, NDArray[np.floating]] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,7 @@ class Artifact:
         train_indices: int32 [training interactions].
         popularity: int64 [items], the training interactions of each item.
         fold_in: float32 [width, width], the matrix of :mod:`shared.fold_in`.
+        parts: what the user embeddings are the sum of; ``None`` if the artefact does not say.
     """
 
     path: Path
@@ -138,6 +147,7 @@ class Artifact:
     train_indices: NDArray[np.int32]
     popularity: NDArray[np.int64]
     fold_in: NDArray[np.float32]
+    parts: Parts | None
     _metadata: "_Metadata | None" = field(repr=False)
 
     @property
@@ -396,10 +406,11 @@ def _read_manifest(directory: Path) -> Manifest:
 
 def _check_files(directory: Path, manifest: Manifest) -> None:
     named = set(manifest.files)
-    for name in sorted(named - _REQUIRED - _OPTIONAL):
+    for name in sorted(named - _REQUIRED.union(*_OPTIONAL)):
         raise _damage(directory / _MANIFEST, f"names the file {name!r}, which no artefact has")
-    if len(named & _OPTIONAL) == 1:
-        raise _damage(directory / _MANIFEST, f"must name {_ITEMS} and {_ITEM_OFFSETS} both or neither")
+    for together in _OPTIONAL:
+        if 0 < len(named & together) < len(together):
+            raise _damage(directory / _MANIFEST, f"must name {', '.join(sorted(together))} all or none")
     for name in sorted(_REQUIRED - named):
         raise _damage(directory / _MANIFEST, f"does not name {name}")
     found = {path.name for path in directory.iterdir()} - {_MANIFEST}
@@ -448,6 +459,7 @@ def _open(directory: Path, manifest: Manifest) -> Artifact:
         train_indices=tables.train_indices,
         popularity=np.bincount(tables.train_indices, minlength=len(items)).astype(np.int64),
         fold_in=_open_fold_in(directory / _FOLD_IN, tables.item_embeddings.shape[1]),
+        parts=_open_parts(directory, tables) if _PARTS in manifest.files else None,
         _metadata=_open_metadata(directory, len(items)) if _ITEMS in manifest.files else None,
     )
 
@@ -461,6 +473,20 @@ def _open_fold_in(path: Path, width: int) -> NDArray[np.float32]:
     if not np.isfinite(matrix).all():
         raise _damage(path, "holds NaN or infinity")
     return matrix
+
+
+def _open_parts(directory: Path, tables: Tables) -> Parts:
+    try:
+        names = names_from(json.loads((directory / _PARTS).read_bytes()))
+    except (ValueError, RecursionError, UserError) as error:
+        raise _damage(directory / _PARTS, str(error)) from error
+    parts = Parts(
+        names,
+        _open_array(directory / _USER_PARTS, np.float32),
+        _open_array(directory / _FOLD_IN_PARTS, np.float32),
+    )
+    parts.check(tables, lambda table, what: _damage(directory / f"{table}.npy", what))
+    return parts
 
 
 def _open_ids(directory: Path, side: str) -> IdMap:
@@ -571,6 +597,8 @@ def _write_tables(directory: Path, model: StudentModel, tables: Tables) -> None:
     for side, ids in (("user", model.user_ids), ("item", model.item_ids)):
         for name, array in _id_map(side, ids).to_arrays().items():
             _write_array(directory / f"{side}_ids_{name}.npy", array)
+    if model.user_parts is not None:
+        _write_parts(directory, parts_of(model.user_parts, tables, _unpublishable))
     if model.items is not None:
         _write_items(directory, model.items, model.item_ids)
 
@@ -580,6 +608,13 @@ def _id_map(side: str, ids: Sequence[str]) -> IdMap:
         return IdMap.from_ids(ids)
     except UserError as error:
         raise _unpublishable(f"{side}_ids", f"are not sound: {error}") from error
+
+
+def _write_parts(directory: Path, parts: Parts) -> None:
+    with durable.synced_file(directory / _PARTS) as file:
+        file.write(json.dumps(parts.names).encode())
+    _write_array(directory / _USER_PARTS, parts.users)
+    _write_array(directory / _FOLD_IN_PARTS, parts.fold_in)
 
 
 def _write_items(directory: Path, items: Sequence[Mapping[str, Any]], item_ids: Sequence[str]) -> None:

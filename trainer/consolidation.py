@@ -69,6 +69,25 @@ def consolidate(student: Tensor, linear: LinearTeacher, validation: Holdout, wid
     return torch.cat(nearest_embeddings(blend(best), (users, items), width, seed, student.device))
 
 
+def joined_parts(parts: dict[str, Tensor], student_items: Tensor, joined_items: Tensor) -> dict[str, Tensor]:
+    """What each part of the student's user embeddings became in the joined ones, (users, joined width) each.
+
+    A part's scores are a part of the student's, and so are its standardised ones: centred over the items, over the
+    deviation of all parts together. What the joined embeddings have besides is the linear teacher's.
+
+    Args:
+        parts: (users, student's width) each, which add up to the student's user embeddings.
+        student_items: (items, student's width).
+        joined_items: (items, joined width), of ``nearest_embeddings``.
+    """
+    centred = student_items - student_items.mean(dim=0)
+    users = torch.stack(list(parts.values())).sum(dim=0)
+    variance = ((users @ (centred.T @ centred)) * users).sum(dim=1, keepdim=True) / len(student_items)
+    scale = torch.where(variance > 0, variance.clamp(min=torch.finfo(variance.dtype).tiny).rsqrt(), 0.0)
+    projection = centred.T @ joined_items
+    return {name: (part @ projection) * scale for name, part in parts.items()}
+
+
 def nearest_embeddings(
     scores: Scores, shape: tuple[int, int], width: int, seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:

@@ -192,6 +192,14 @@ class Distillation:
         return tempered(fused.student, self._inputs.interactions.shape[0], self._recipe.item_tempering)
 
     @torch.no_grad()
+    def user_parts(self) -> dict[str, Tensor]:
+        """The terms of Eq. 21 that users' embeddings are the sum of, (users, width) each."""
+        users = self._inputs.interactions.shape[0]
+        views = self.student.encoders(self._inputs.bipartite, self._inputs.modalities)
+        parts: dict[str, Tensor] = self.student.fusion.parts(views, self._inputs.present)
+        return {name: part[:users] for name, part in parts.items()}
+
+    @torch.no_grad()
     def teacher_embeddings(self) -> dict[str, Tensor]:
         """Each teacher's representation over the whole training graph, (users + items, width)."""
         views: dict[str, Tensor] = self.teachers.encoders(self._inputs.bipartite, self._inputs.modalities)

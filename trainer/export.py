@@ -31,6 +31,7 @@ def publish(
         train_indptr=interactions.indptr,
         train_indices=interactions.indices,
         items=dataset.catalogue,
+        user_parts=trained.user_parts or None,
     )
     provenance = Provenance(
         dataset=DatasetInfo(

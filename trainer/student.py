@@ -15,6 +15,8 @@ from trainer.views import ID_VIEW, ViewEncoders
 
 FusionPooling = Literal["sum", "mean"]
 
+SHARED_PART = "shared"
+
 _ABSENT_SCORE = -1e9
 
 
@@ -54,18 +56,38 @@ class Fusion(nn.Module):
         collaborative = views[ID_VIEW]
         if not self._modalities:
             return Fused(torch.zeros_like(collaborative), collaborative)
+        shared, specific, terms = self._content_terms(views, present)
+        total = shared + specific.sum(dim=1)
+        if self._pooling == "mean":
+            total = total / terms
+        return Fused(total, collaborative + total)
+
+    def parts(self, views: dict[str, Tensor], present: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Eq. 21 term by term, (n, width) each: ``id``, ``shared`` content, and each modality's own.
+
+        They add up to what ``forward`` calls ``student``; the arguments are the same.
+        """
+        parts = {ID_VIEW: views[ID_VIEW]}
+        if not self._modalities:
+            return parts
+        shared, specific, terms = self._content_terms(views, present)
+        divisor = terms if self._pooling == "mean" else 1
+        parts[SHARED_PART] = shared / divisor
+        for index, name in enumerate(self._modalities):
+            parts[name] = specific[:, index] / divisor
+        return parts
+
+    def _content_terms(self, views: dict[str, Tensor], present: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Shared content (n, width), own parts (n, modalities, width), and how many of these terms exist, (n, 1)."""
         mask = torch.stack([present[name] for name in self._modalities], dim=1)
         content = torch.stack([views[name] for name in self._modalities], dim=1)
         weights = self._compatibility(content, mask)
         shared = (weights.unsqueeze(2) * content).sum(dim=1)  # Eq. 19
         specific = (content - shared.unsqueeze(1)) * mask.unsqueeze(2)
         if self._gated:
-            gate = torch.stack([torch.sigmoid(gate(collaborative)) for gate in self.gates], dim=1)
+            gate = torch.stack([torch.sigmoid(gate(views[ID_VIEW])) for gate in self.gates], dim=1)
             specific = gate * specific  # Eq. 20
-        total = shared + specific.sum(dim=1)
-        if self._pooling == "mean":
-            total = total / (1 + mask.sum(dim=1, keepdim=True))  # Eq. 21: the shared term and the existing own ones
-        return Fused(total, collaborative + total)
+        return shared, specific, 1 + mask.sum(dim=1, keepdim=True)
 
     def _compatibility(self, content: Tensor, mask: Tensor) -> Tensor:
         """Eq. 18: softmax weights (n, modalities) over the existing views; all zero where there is none."""

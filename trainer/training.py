@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from shared import durable
 from shared.errors import UserError
 from trainer import checkpoint
-from trainer.consolidation import can_decompose, consolidate
+from trainer.consolidation import can_decompose, consolidate, joined_parts
 from trainer.dataset import TEST, VALIDATION, Dataset
 from trainer.distill import LOSS_TERMS, Distillation
 from trainer.evaluation import Holdout, evaluate, evaluate_scores
@@ -85,12 +85,15 @@ class TrainedStudent:
         item_embeddings: (items, width).
         validation: the student's metrics at the best epoch.
         test: its test metrics at that same epoch.
+        user_parts: what the user embeddings are the sum of, (users, width) each: Eq. 21's terms, and the linear
+            teacher's where it was joined.
         teachers: each teacher's validation and test metrics at its own best epoch.
         alone: the student's metrics at that epoch before it was joined with the linear teacher.
     """
 
     user_embeddings: NDArray[np.float32]
     item_embeddings: NDArray[np.float32]
+    user_parts: dict[str, NDArray[np.float32]]
     validation: Metrics
     test: Metrics
     teachers: dict[str, dict[str, Metrics]]
@@ -233,6 +236,7 @@ class TrainingRun:
         return TrainedStudent(
             user_embeddings=exported[: self._users],
             item_embeddings=exported[self._users :],
+            user_parts=self._user_parts(student, embeddings),
             validation=validation,
             test=alone["test"] if embeddings is student else evaluate(embeddings, self._test),
             teachers=self.progress.teachers,
@@ -255,6 +259,13 @@ class TrainingRun:
         if validation[SELECTION_METRIC] > self.progress.validation[SELECTION_METRIC]:
             return joined, validation
         return student, self.progress.validation
+
+    def _user_parts(self, student: torch.Tensor, exported: torch.Tensor) -> dict[str, NDArray[np.float32]]:
+        parts = self._model.user_parts()
+        if exported is not student:
+            parts = joined_parts(parts, student[self._users :], exported[self._users :])
+            parts[LINEAR_TEACHER] = exported[: self._users] - torch.stack(list(parts.values())).sum(dim=0)
+        return {name: part.cpu().numpy() for name, part in parts.items()}
 
     def _weights(self) -> dict[str, Any]:
         return {"student": self._model.student.state_dict(), "teachers": self._model.teachers.state_dict()}

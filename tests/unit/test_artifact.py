@@ -113,6 +113,61 @@ def test_a_published_model_is_loaded_as_it_was(store: Path) -> None:
     assert artifact.verify(loaded.path) == loaded.manifest
 
 
+PARTS = {
+    "id": np.asarray(MODEL.user_embeddings) * 0.25,
+    "text": np.asarray(MODEL.user_embeddings) * 0.75,
+}
+
+
+def test_parts_are_kept_with_a_matrix_to_fold_in_for_each(store: Path) -> None:
+    artifact.publish(store, replace(MODEL, user_parts=PARTS), PROVENANCE)
+    loaded = artifact.load(store)
+    assert loaded.parts is not None
+    assert loaded.parts.names == ("id", "text")
+    for row, part in enumerate(PARTS.values()):
+        np.testing.assert_allclose(loaded.parts.users[row], part)
+    np.testing.assert_allclose(loaded.parts.fold_in.sum(axis=0), loaded.fold_in, atol=1e-5)
+    assert artifact.verify(loaded.path) == loaded.manifest
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"id": PARTS["id"]}, "user_parts does not add up"),
+        ({"id": PARTS["id"], "text": PARTS["text"][:2]}, r"user_parts has 'text' with the shape \(2, 2\)"),
+        ({"id": PARTS["id"], "text": PARTS["text"] * np.nan}, "user_parts does not add up"),
+    ],
+)
+def test_parts_that_are_not_those_of_the_embeddings_are_not_published(store: Path, parts, message) -> None:
+    with pytest.raises(UserError, match=message):
+        artifact.publish(store, replace(MODEL, user_parts=parts), PROVENANCE)
+    assert artifact.list_versions(store) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("user_parts.npy", np.ones((2, 3, 2), np.float32), "does not add up"),
+        ("user_parts.npy", np.ones((1, 3, 2), np.float32), r"shape \(1, 3, 2\), and 2 parts"),
+        ("fold_in_parts.npy", np.full((2, 2, 2), np.nan, np.float32), "NaN or infinity"),
+    ],
+)
+def test_damaged_parts_are_refused_by_name(store: Path, name: str, content: np.ndarray, message: str) -> None:
+    version = store / artifact.publish(store, replace(MODEL, user_parts=PARTS), PROVENANCE)
+    forge(name, content)(version)
+    with pytest.raises(UserError, match=message) as refused:
+        artifact.load(store)
+    assert str(version / name) in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ['["id", "id"]', "[]", '{"id": 1}', "nonsense", '["id", 7]'])
+def test_damaged_names_of_parts_are_refused(store: Path, text: str) -> None:
+    version = store / artifact.publish(store, replace(MODEL, user_parts=PARTS), PROVENANCE)
+    forge_text("parts.json", text.encode())(version)
+    with pytest.raises(UserError, match=r"parts\.json"):
+        artifact.load(store)
+
+
 def test_the_manifest_says_where_the_model_comes_from(store: Path) -> None:
     name = artifact.publish(store, MODEL, PROVENANCE)
 

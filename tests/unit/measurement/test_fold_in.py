@@ -38,7 +38,7 @@ def decompose(dataset: Dataset) -> TrainedStudent:
     """A model without epochs: the leading singular vectors of the training interactions."""
     left, values, right = np.linalg.svd(dataset.interactions(TRAIN).toarray(), full_matrices=False)
     users, items = (left * values)[:, :6], right[:6].T
-    return TrainedStudent(users.astype(np.float32), items.astype(np.float32), {}, {}, {}, {}, 1, 1)
+    return TrainedStudent(users.astype(np.float32), items.astype(np.float32), {}, {}, {}, {}, {}, 1, 1)
 
 
 def recall_by_hand(dataset: Dataset, model: TrainedStudent, users: np.ndarray) -> float:

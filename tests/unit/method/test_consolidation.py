@@ -13,6 +13,7 @@ from trainer.consolidation import (
     blended,
     can_decompose,
     consolidate,
+    joined_parts,
     nearest_embeddings,
     standardised,
 )
@@ -105,3 +106,25 @@ def test_only_a_whole_catalogue_with_not_too_many_users_is_decomposed(monkeypatc
     assert can_decompose(whole, 20)
     assert not can_decompose(whole, 21)
     assert not can_decompose(part, 2)
+
+
+def test_joined_parts_score_as_parts_of_the_standardised_scores() -> None:
+    """With joined items that span all items nothing is lost, so that scores can be compared one by one."""
+    generator = torch.Generator().manual_seed(0)
+    parts = {name: torch.randn(9, 4, generator=generator) for name in ("id", "shared", "image")}
+    parts["image"][3:] = 0
+    student_items = torch.randn(7, 4, generator=generator)
+    joined_items = torch.linalg.qr(torch.randn(7, 7, generator=generator)).Q
+    joined = joined_parts(parts, student_items, joined_items)
+    whole = standardised(sum(parts.values()) @ student_items.T)
+    deviation = (sum(parts.values()) @ student_items.T).std(dim=1, correction=0, keepdim=True)
+    assert torch.allclose(sum(joined.values()) @ joined_items.T, whole, atol=1e-4)
+    for name, part in parts.items():
+        scores = part @ student_items.T
+        expected = (scores - scores.mean(dim=1, keepdim=True)) / deviation
+        assert torch.allclose(joined[name] @ joined_items.T, expected, atol=1e-4)
+
+
+def test_a_user_whose_scores_are_all_equal_has_joined_parts_of_zero() -> None:
+    joined = joined_parts({"id": torch.zeros(2, 3)}, torch.randn(5, 3), torch.randn(5, 4))
+    assert torch.equal(joined["id"], torch.zeros(2, 4))

@@ -54,6 +54,22 @@ def test_fusion_averages_over_existing_terms_only(modalities, pooling) -> None:
         assert np.allclose(fused.content[node].detach(), expected - collaborative[node], atol=1e-5)
 
 
+@pytest.mark.parametrize("pooling", ["sum", "mean"])
+@pytest.mark.parametrize("modalities", [(), ("text",), ("audio", "image", "text")])
+def test_parts_are_the_terms_that_the_student_is_the_sum_of(modalities, pooling) -> None:
+    torch.manual_seed(1)
+    nodes = 12
+    fusion = Fusion(modalities, WIDTH, pooling)
+    views = {name: torch.randn(nodes, WIDTH) for name in ("id", *modalities)}
+    present = {name: torch.rand(nodes) < 0.6 for name in modalities}
+    parts = fusion.parts(views, present)
+    assert list(parts) == ["id", *(["shared", *modalities] if modalities else [])]
+    assert torch.allclose(sum(parts.values()), fusion(views, present).student, atol=1e-6)
+    assert torch.equal(parts["id"], views["id"])
+    for name in modalities:
+        assert torch.equal(parts[name][~present[name]], torch.zeros((~present[name]).sum(), WIDTH))
+
+
 def test_gradients_stay_finite_where_no_content_exists() -> None:
     fusion = Fusion(("image", "text"), WIDTH, "mean")
     views = {name: torch.randn(3, WIDTH, requires_grad=True) for name in ("id", "image", "text")}

@@ -72,6 +72,18 @@ def test_the_figures_are_those_of_the_exported_embeddings(small_dataset: Dataset
     assert trained.validation["recall@20"] == max(record["student"]["recall@20"] for record in lines(tmp_path))
 
 
+@pytest.mark.parametrize("joined", [0, 16])
+def test_user_parts_add_up_to_the_exported_embeddings(small_dataset: Dataset, tmp_path: Path, joined: int) -> None:
+    weak = {"consolidated_width": joined, "linear_start": False, "learning_rate": 0.001, "epochs": 1}
+    trained = run(small_dataset, tmp_path, RECIPE.model_copy(update=weak))
+    assert list(trained.user_parts) == ["id", "shared", "image", "text", *(["linear"] if joined else [])]
+    total = sum(trained.user_parts.values())
+    assert np.allclose(total, trained.user_embeddings, atol=1e-4 * np.abs(trained.user_embeddings).max())
+    if joined:
+        assert trained.user_embeddings.shape[1] == joined
+        assert np.abs(trained.user_parts["linear"]).max() > 0
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(small_dataset: Dataset, tmp_path: Path) -> None:
     first, again, other = (
         run(small_dataset, tmp_path / name, seed=seed) for name, seed in (("a", 5), ("b", 5), ("c", 6))

@@ -21,6 +21,11 @@ ITEM_IDS = ["mug", "hat", "pen", "sock", "42", "lamp"]
 TITLES = ["Red mug", "Blue hat", "Pen", "Sock", "Answer", "Lamp"]
 
 
+# What the user embeddings are the sum of.
+TEXT_PART = USER_EMBEDDINGS * np.array([[0.25], [0.5], [0.5], [0.0]], np.float32)
+USER_PARTS = {"id": USER_EMBEDDINGS - TEXT_PART, "text": TEXT_PART}
+
+
 def publish(store: Path) -> str:
     """Publish the small shop; returns the version."""
     seen = list(SEEN.values())
@@ -32,6 +37,7 @@ def publish(store: Path) -> str:
         train_indptr=np.cumsum([0, *(len(items) for items in seen)]),
         train_indices=np.array([item for items in seen for item in items]),
         items=[{"title": title} for title in TITLES],
+        user_parts=USER_PARTS,
     )
     dataset = DatasetInfo(
         name="shop", fingerprint="f", users=4, items=6, interactions=20, split=Split(kind="random", seed=1)

@@ -54,8 +54,8 @@ def test_a_known_user_gets_a_personal_answer(client: TestClient, store: Path) ->
         "user_id": "ann",
         "unknown_items": [],
         "items": [
-            {"item_id": "hat", "score": 3.0, "rank": 1, "metadata": {"title": "Blue hat"}},
-            {"item_id": "sock", "score": 3.0, "rank": 2, "metadata": {"title": "Sock"}},
+            {"item_id": "hat", "score": 3.0, "rank": 1, "metadata": {"title": "Blue hat"}, "explanation": None},
+            {"item_id": "sock", "score": 3.0, "rank": 2, "metadata": {"title": "Sock"}, "explanation": None},
         ],
     }
 
@@ -189,6 +189,9 @@ def test_health_names_the_model(client: TestClient, store: Path) -> None:
         ({"user_id": "ann", "exclude_items": [1]}, "#/exclude_items/0"),
         ({"user_id": "ann", "diversity": 1.01}, "#/diversity"),
         ({"user_id": "ann", "filter": {"colour": "red"}}, "#/filter/colour"),
+        ({"user_id": "ann", "weights": {"image": 1}}, "#/weights/image"),
+        ({"user_id": "ann", "weights": {"id": -1}}, "#/weights/id"),
+        ({"user_id": "ann", "explain": "yes"}, "#/explain"),
         ([], "#"),
         ("ann", "#"),
         (None, "#"),
@@ -206,7 +209,7 @@ def test_a_wrong_field_is_pointed_at(client: TestClient, body: Any, pointer: str
 def test_a_filter_on_an_unknown_attribute_names_those_there_are(client: TestClient) -> None:
     document = problem(recommend(client, {"user_id": "nobody", "filter": {"colour": "red"}}), 422)
     assert document["errors"] == [
-        {"pointer": "#/filter/colour", "detail": "No item has this attribute. Attributes: title"}
+        {"pointer": "#/filter/colour", "detail": "The model knows no attribute of this name. It knows: title"}
     ]
 
 

@@ -1,5 +1,6 @@
 """The engine: who gets a personal ranking, who gets the popular items, and what is in it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,9 @@ import pytest
 
 from service.engine import Engine
 from service.filters import OneOf, UnknownAttributeError
-from service.queries import KnownItem, KnownUser, Query
+from service.queries import KnownItem, KnownUser, Query, UnknownPartError
 from shared import artifact
-from tests.unit.service.conftest import ITEM_EMBEDDINGS, ITEM_IDS, USER_EMBEDDINGS
+from tests.unit.service.conftest import ITEM_EMBEDDINGS, ITEM_IDS, USER_EMBEDDINGS, USER_PARTS
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +153,57 @@ def test_diversity_ranks_what_is_unlike_first_and_loses_nothing(engine: Engine) 
         return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
 
     assert cosine(first, second) == pytest.approx(min(cosine(first, other) for other in others))
+
+
+# Why
+
+
+def test_an_explanation_is_a_sum_over_parts(engine: Engine) -> None:
+    for query in (Query("ann"), Query("ann", history=["pen"]), Query(history=["pen", "hat"])):
+        plain = engine.recommend(query)
+        explained = engine.recommend(replace(query, explain=True))
+        assert [item.item_id for item in explained.items] == [item.item_id for item in plain.items]
+        for item in explained.items:
+            assert item.explanation is not None
+            assert [part.part for part in item.explanation] == ["id", "text"]
+            assert sum(part.score for part in item.explanation) == pytest.approx(item.score, abs=1e-4)
+            taken = {"mug", "lamp", "pen", "hat"}
+            assert all(part.because is None or part.because in taken for part in item.explanation)
+    [first, *_] = engine.recommend(Query("ann", explain=True)).items
+    scores = [float(USER_PARTS[name][0] @ ITEM_EMBEDDINGS[ITEM_IDS.index(first.item_id)]) for name in ("id", "text")]
+    assert [part.score for part in first.explanation] == pytest.approx(scores)
+
+
+def test_a_part_is_owed_to_the_item_that_adds_most_when_folded_in(engine: Engine) -> None:
+    popularity = {"pen": 2, "hat": 2}
+    for item in engine.recommend(Query(history=list(popularity), explain=True)).items:
+        embedding = ITEM_EMBEDDINGS[ITEM_IDS.index(item.item_id)]
+        for row, part in enumerate(item.explanation):
+            matrix = engine.artifact.parts.fold_in[row]
+            gains = {
+                taken: ITEM_EMBEDDINGS[ITEM_IDS.index(taken)] / count**0.25 @ matrix @ embedding
+                for taken, count in popularity.items()
+            }
+            best = max(gains, key=gains.get)
+            assert part.because == (best if gains[best] > 0 else None)
+
+
+def test_weights_make_parts_stronger_or_weaker(engine: Engine) -> None:
+    answered = engine.recommend(Query("ann", weights={"text": 3.0, "id": 0.5}, explain=True))
+    vector_ = 0.5 * USER_PARTS["id"][0] + 3 * USER_PARTS["text"][0]
+    assert [item.item_id for item in answered.items] == expected(vector_, {"mug", "lamp"})
+    for item in answered.items:
+        assert item.score == pytest.approx(float(ITEM_EMBEDDINGS[ITEM_IDS.index(item.item_id)] @ vector_), abs=1e-5)
+        assert sum(part.score for part in item.explanation) == pytest.approx(item.score, abs=1e-5)
+    without = engine.recommend(Query("ann", weights={"text": 0.0, "id": 0.0}))
+    assert {item.score for item in without.items} == {0.0}
+    with pytest.raises(UnknownPartError) as raised:
+        engine.recommend(Query("nobody", weights={"image": 2.0}))
+    assert (raised.value.name, raised.value.known) == ("image", ("id", "text"))
+
+
+def test_popular_items_have_no_explanation(engine: Engine) -> None:
+    assert all(item.explanation is None for item in engine.recommend(Query("nobody", explain=True)).items)
 
 
 # Looking up
