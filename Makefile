@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint openapi bench clean
 
 demo: $(READY)
 	$(BIN)/mts4mm demo $(if $(ONCE),--once)
@@ -29,6 +29,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+openapi: $(READY)
+	$(BIN)/python -c "import json, service.app; print(json.dumps(service.app.openapi(), indent=2))" > docs/openapi.json
 
 bench: $(READY)
 	$(BIN)/mts4mm bench demo-shop --seeds $(BENCH_SEEDS)

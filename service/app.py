@@ -21,19 +21,18 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         UserError: the current model is damaged.
     """
-    app = _Application(
-        title="MTS4MM recommendations",
-        description="The top items for a user, by a student distilled from ID, image and text teachers.",
-        version="0.1.0",
-        redirect_slashes=False,
-    )
+    app = _described_app()
     app.state.engine = _load_engine(settings)
     app.state.started = time.monotonic()
-    app.include_router(router)
     problems.install(app)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(RequestId)
     return app
+
+
+def openapi() -> dict[str, Any]:
+    """The description of the API, which needs no model."""
+    return _described_app().openapi()
 
 
 class _Application(FastAPI):
@@ -50,6 +49,17 @@ class _Application(FastAPI):
 
 
 _PROBLEM = "#/components/schemas/Problem"
+
+
+def _described_app() -> FastAPI:
+    app = _Application(
+        title="MTS4MM recommendations",
+        description="The top items for a user, by a student distilled from ID, image and text teachers.",
+        version="0.1.0",
+        redirect_slashes=False,
+    )
+    app.include_router(router)
+    return app
 
 
 def _load_engine(settings: Settings) -> Engine | None:

@@ -370,3 +370,8 @@ def test_the_description_has_every_error_as_a_problem(client: TestClient) -> Non
     assert description["components"]["schemas"]["Problem"]["properties"].keys() >= {"type", "title", "status"}
     assert "HTTPValidationError" not in description["components"]["schemas"]
     assert description == client.get("/openapi.json").json()
+
+
+def test_the_committed_description_is_that_of_the_api(client: TestClient) -> None:
+    committed = json.loads((Path(__file__).parents[3] / "docs" / "openapi.json").read_text())
+    assert client.get("/openapi.json").json() == committed, "run `make openapi` and look at what has changed"
