@@ -197,13 +197,13 @@ class Distillation:
         users = self._inputs.interactions.shape[0]
         views = self.student.encoders(self._inputs.bipartite, self._inputs.modalities)
         parts: dict[str, Tensor] = self.student.fusion.parts(views, self._inputs.present)
-        return {name: part[:users] for name, part in parts.items()}
+        return {name: part[:users].detach() for name, part in parts.items()}
 
     @torch.no_grad()
     def teacher_embeddings(self) -> dict[str, Tensor]:
         """Each teacher's representation over the whole training graph, (users + items, width)."""
         views: dict[str, Tensor] = self.teachers.encoders(self._inputs.bipartite, self._inputs.modalities)
-        return views
+        return {name: view.detach() for name, view in views.items()}  # without layers a view is its table itself
 
     def _encoders(self, pooling: LayerPooling) -> ViewEncoders:
         users, items = self._inputs.interactions.shape

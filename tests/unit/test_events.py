@@ -95,7 +95,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("timestamp", "1970-01-20T16:00:00Z"),
     ("timestamp", "0001-01-01T00:00:00+14:00"),
     ("timestamp", "9999-12-31T23:59:59-14:00"),
-    ("timestamp", NOW + timedelta(days=1, minutes=5)),
+    ("timestamp", NOW + timedelta(days=2)),
     ("recommendation_id", ""),
     ("recommendation_id", "x" * 129),
     ("weight", 0.0),

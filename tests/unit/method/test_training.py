@@ -190,6 +190,12 @@ def test_any_set_of_modalities_trains(small_dataset: Dataset, tmp_path: Path, mo
     assert np.isfinite(trained.user_embeddings).all()
 
 
+def test_without_layers_and_content_it_is_matrix_factorisation(small_dataset: Dataset, tmp_path: Path) -> None:
+    trained = run(small_dataset, tmp_path, RECIPE.model_copy(update={"id_layers": 0, "modalities": (), "epochs": 2}))
+    assert np.isfinite(trained.user_embeddings).all()
+    assert list(trained.user_parts) == ["id"]
+
+
 def test_a_third_modality_and_one_that_no_item_has(small_dataset: Dataset, tmp_path: Path) -> None:
     image = small_dataset.modalities["image"]
     nothing = replace(image, name="sound", present=np.zeros_like(image.present), features=np.zeros_like(image.features))
