@@ -22,7 +22,7 @@ demo: $(READY)
 	$(BIN)/mts4mm demo $(if $(ONCE),--once)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,28 +1,41 @@
 """Puts the service together: engine, routes, errors."""
 
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+from anyio import to_thread
 from fastapi import FastAPI
 
 from service import problems
-from service.engine import Engine
+from service.live_model import LiveModel
 from service.requests import BodyLimit, RequestId
 from service.routes import router
 from service.settings import Settings
-from shared import artifact
+from shared.errors import UserError
+
+POLL_SECONDS = 2.0
+"""How often the store is looked at for a new model."""
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Load the current model and make the application that serves it.
+    """Load the current model and make the application that serves it, and the models that take its place.
 
-    A store without a current model is no error: the service then answers 503 and says so in ``/health``.
+    A store without a current model is no error: the service then answers 503 and says so in ``/health``, until a model
+    is published.
 
     Raises:
         UserError: the current model is damaged.
     """
-    app = _described_app()
-    app.state.engine = _load_engine(settings)
+    live = LiveModel(settings.models, POLL_SECONDS)
+    first = live.refresh()
+    if first.reason is not None:
+        raise UserError(first.reason)
+    app = _described_app(lifespan=_following(live))
+    app.state.live = live
     app.state.started = time.monotonic()
     problems.install(app)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
@@ -51,17 +64,23 @@ class _Application(FastAPI):
 _PROBLEM = "#/components/schemas/Problem"
 
 
-def _described_app() -> FastAPI:
+def _following(live: LiveModel) -> Lifespan:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        live.start()
+        yield
+        await to_thread.run_sync(live.stop)
+
+    return lifespan
+
+
+def _described_app(lifespan: Lifespan | None = None) -> FastAPI:
     app = _Application(
         title="MTS4MM recommendations",
         description="The top items for a user, by a student distilled from ID, image and text teachers.",
         version="0.1.0",
         redirect_slashes=False,
+        lifespan=lifespan,
     )
     app.include_router(router)
     return app
-
-
-def _load_engine(settings: Settings) -> Engine | None:
-    version = artifact.current_version(settings.models)
-    return None if version is None else Engine(artifact.load(settings.models, version))

@@ -72,9 +72,9 @@ _PROBLEMS_OF_USERS: dict[int | str, dict[str, Any]] = {
 
 def loaded_engine(request: Request) -> Engine:
     """Return the engine, or answer 503 where no model is loaded."""
-    engine: Engine | None = request.app.state.engine
+    engine: Engine | None = request.app.state.live.engine
     if engine is None:
-        raise HTTPException(503, "No model is loaded: publish one to the service's models folder and restart it.")
+        raise HTTPException(503, "No model is loaded: publish one to the service's models folder.")
     return engine
 
 
@@ -138,7 +138,7 @@ def user(user_id: str, engine: Annotated[Engine, Depends(loaded_engine)]) -> Use
 def health(request: Request, response: Response) -> HealthResponse:
     """Say whether recommendations can be had, and from which model."""
     uptime = time.monotonic() - request.app.state.started
-    engine: Engine | None = request.app.state.engine
+    engine: Engine | None = request.app.state.live.engine
     if engine is None:
         response.status_code = 503
         return HealthResponse(status="unavailable", uptime_seconds=uptime)

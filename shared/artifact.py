@@ -1,6 +1,6 @@
 """The artefact: what the trainer hands to the service, one immutable folder a version in a store folder.
 
-    <store>/CURRENT                       the name of the live version, replaced atomically
+    <store>/CURRENT                       the live version, and below it those live before; replaced atomically
     <store>/<version>/manifest.json       what the version is, and the sha256 and size of every other file
                       README.md           the model card
                       user_embeddings.npy, item_embeddings.npy                 float32 [rows, width]
@@ -42,6 +42,7 @@ from shared.parts import Parts, names_from, parts_of
 from shared.tables import Tables, floats, integers
 
 __all__ = [
+    "CURRENT",
     "Artifact",
     "DatasetInfo",
     "FileEntry",
@@ -56,8 +57,12 @@ __all__ = [
     "load",
     "load_path",
     "publish",
+    "rollback",
     "verify",
 ]
+
+CURRENT = "CURRENT"
+"""The file of a store whose first line is the name of the live version."""
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -77,8 +82,8 @@ _USER_PARTS = "user_parts.npy"
 _FOLD_IN_PARTS = "fold_in_parts.npy"
 _OPTIONAL = ({_ITEMS, _ITEM_OFFSETS}, {_PARTS, _USER_PARTS, _FOLD_IN_PARTS})
 """Files that are there together or not at all."""
-_CURRENT = "CURRENT"
 _LOCK = ".lock"
+_ACTIVATIONS_KEPT = 20
 _REMEDY = "Publish the model again, or use another version."
 
 
@@ -227,7 +232,7 @@ def load(store: Path, version: str | None = None) -> Artifact:
     """
     name = current_version(store) if version is None else _version(version)
     if name is None:
-        raise UserError(f"{store}: holds no current model. Train and publish one first (mts4mm train)")
+        raise _no_current(store)
     artifact = load_path(store / name)
     if artifact.manifest.version != name:
         raise _damage(store / name / _MANIFEST, f"is that of version {artifact.manifest.version}")
@@ -297,24 +302,37 @@ def activate(store: Path, version: str) -> None:
         _point_current(store, version)
 
 
+def rollback(store: Path) -> str:
+    """Make the version current, after checking it, that was so before the current one.
+
+    Each call undoes one activation, as far back as the last 20: activate A, B, C and roll back twice, and A is
+    current. A version that was rolled back from is not come back to; :func:`activate` it to have it again.
+
+    Returns:
+        The name of the version that is current now.
+
+    Raises:
+        UserError: there is no version to go back to, it is damaged or gone, or the store cannot be written.
+    """
+    if current_version(store) is None:
+        raise _no_current(store)
+    with _writing(store), durable.exclusive(store / _LOCK):
+        activations = _activations(store)
+        if len(activations) < 2:
+            raise UserError(f"{store / CURRENT}: knows of no version before. Activate one that `models list` shows")
+        load(store, activations[1])
+        _write_current(store, activations[1:])
+    return activations[1]
+
+
 def current_version(store: Path) -> str | None:
     """Read the version that ``CURRENT`` names, ``None`` if there is no such file.
 
     Raises:
-        UserError: the file is not a version's name.
+        UserError: the file holds anything but names of versions.
     """
-    path = store / _CURRENT
-    with _reading(path):
-        try:
-            _require_regular(path)
-        except FileNotFoundError:
-            return None
-        with path.open("rb") as file:
-            content = file.read(100)
-    name = content.decode("ascii", errors="replace").removesuffix("\n")
-    if not manifests.is_version(name):
-        raise UserError(f"{path}: {name!r} is not the name of a version. Activate one that `models list` shows")
-    return name
+    activations = _activations(store)
+    return activations[0] if activations else None
 
 
 # The model handed in
@@ -384,6 +402,27 @@ def _open_metadata(directory: Path, items: int) -> _Metadata:
 
 
 # Reading
+
+
+def _activations(store: Path) -> list[str]:
+    """The current version and those that were so before it, newest first; empty if there is no current one."""
+    path = store / CURRENT
+    with _reading(path):
+        try:
+            _require_regular(path)
+        except FileNotFoundError:
+            return []
+        with path.open("rb") as file:
+            content = file.read(1000)
+    names = content.decode("ascii", errors="replace").removesuffix("\n").split("\n")
+    for name in names:
+        if not manifests.is_version(name):
+            raise UserError(f"{path}: {name!r} is not the name of a version. Activate one that `models list` shows")
+    return names
+
+
+def _no_current(store: Path) -> UserError:
+    return UserError(f"{store}: holds no current model. Train and publish one first (mts4mm train)")
 
 
 def _read_manifest(directory: Path) -> Manifest:
@@ -576,7 +615,7 @@ def _writing(store: Path) -> Iterator[None]:
 
 
 def _write_version(store: Path, model: StudentModel, tables: Tables, provenance: Provenance) -> str:
-    staging = durable.temporary_sibling(store / _CURRENT)
+    staging = durable.temporary_sibling(store / CURRENT)
     staging.mkdir()
     try:
         _write_tables(staging, model, tables)
@@ -664,8 +703,16 @@ def _unused_version(store: Path, files: Mapping[str, FileEntry]) -> dict[str, An
 
 
 def _point_current(store: Path, version: str) -> None:
-    with durable.replacing(store / _CURRENT) as file:
-        file.write(f"{version}\n".encode())
+    try:
+        before = _activations(store)
+    except UserError:
+        before = []  # what cannot be read is mended by being replaced
+    _write_current(store, before if before[:1] == [version] else [version, *before])
+
+
+def _write_current(store: Path, activations: Sequence[str]) -> None:
+    with durable.replacing(store / CURRENT) as file:
+        file.write("".join(f"{version}\n" for version in activations[:_ACTIVATIONS_KEPT]).encode())
 
 
 def _remove_unfinished(store: Path) -> None:

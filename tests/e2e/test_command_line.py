@@ -57,6 +57,30 @@ def test_models_list_and_verify(cli: Cli, trained: Trained) -> None:
     assert cli("models", "verify", trained.store, "no-such-version").returncode == 1
 
 
+def test_models_are_activated_and_rolled_back(cli: Cli, tmp_path: Path) -> None:
+    model = artifact.StudentModel(["ann"], ["mug"], np.ones((1, 2)), np.ones((1, 2)), np.array([0, 1]), np.array([0]))
+    dataset = artifact.DatasetInfo(
+        name="shop", fingerprint="f", users=1, items=1, interactions=1, split=artifact.Split(kind="given")
+    )
+    a, b, c = (artifact.publish(tmp_path, model, artifact.Provenance(dataset, {}, 0, {})) for _ in range(3))
+    assert f"{a} is live" in cli("models", "activate", a, tmp_path).stdout
+    assert artifact.current_version(tmp_path) == a
+    assert json.loads(cli("models", "rollback", tmp_path, "--json").stdout)["live"] == c
+    assert f"{b} is live" in cli("models", "rollback", tmp_path).stdout
+    assert artifact.current_version(tmp_path) == b
+    (tmp_path / a / "fold_in.npy").unlink()
+    for words, said in (
+        (("rollback", tmp_path), "fold_in.npy: is missing"),
+        (("activate", a, tmp_path), "fold_in.npy: is missing"),
+        (("activate", "latest", tmp_path), "'latest' is not the name of a version"),
+        (("rollback", tmp_path / "nowhere"), "holds no current model"),
+    ):
+        refused = cli("models", *words)
+        assert refused.returncode == 1
+        assert said in refused.stderr
+        assert artifact.current_version(tmp_path) == b
+
+
 def test_a_damaged_artefact_is_refused_by_name(cli: Cli, trained: Trained, tmp_path: Path) -> None:
     store = tmp_path / "models"
     subprocess.run(["cp", "-r", trained.store, store], check=True)

@@ -616,7 +616,106 @@ def test_any_version_can_be_made_current(store: Path) -> None:
     artifact.activate(store, first)
 
     assert artifact.current_version(store) == first
-    assert (store / "CURRENT").read_text() == f"{first}\n"
+    assert (store / "CURRENT").read_text().splitlines()[0] == first
+
+
+def test_rolling_back_undoes_one_activation_a_time(store: Path) -> None:
+    a, b, c = (artifact.publish(store, MODEL, PROVENANCE) for _ in range(3))
+
+    assert artifact.rollback(store) == b
+    assert artifact.current_version(store) == b
+    assert artifact.rollback(store) == a
+    with pytest.raises(UserError, match="CURRENT: knows of no version before"):
+        artifact.rollback(store)
+    assert artifact.current_version(store) == a
+
+    artifact.activate(store, c)
+    assert artifact.rollback(store) == a
+
+
+def test_a_version_rolled_back_from_is_not_come_back_to(store: Path) -> None:
+    a, b, c = (artifact.publish(store, MODEL, PROVENANCE) for _ in range(3))
+    artifact.activate(store, b)
+    artifact.rollback(store)
+    artifact.rollback(store)
+    assert artifact.current_version(store) == b
+
+    d = artifact.publish(store, MODEL, PROVENANCE)
+
+    assert [artifact.rollback(store) for _ in range(2)] == [b, a]
+    assert {c, d}.isdisjoint((store / "CURRENT").read_text().split())
+
+
+def test_activating_the_live_version_again_changes_nothing_for_a_rollback(store: Path) -> None:
+    a, b = (artifact.publish(store, MODEL, PROVENANCE) for _ in range(2))
+    for _ in range(3):
+        artifact.activate(store, b)
+    artifact.publish(store, MODEL, PROVENANCE, activate=False)
+
+    assert artifact.rollback(store) == a
+
+
+def test_a_rollback_to_a_version_that_is_damaged_or_gone_is_refused(store: Path) -> None:
+    first, second = (artifact.publish(store, MODEL, PROVENANCE) for _ in range(2))
+    flip("item_embeddings.npy")(store / first)
+    with pytest.raises(UserError, match=f"{first}/item_embeddings.npy"):
+        artifact.rollback(store)
+    shutil.rmtree(store / first)
+    with pytest.raises(UserError, match=f"{first}: there is no such version"):
+        artifact.rollback(store)
+
+    assert artifact.current_version(store) == second
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_there_is_no_rollback_without_a_current_model(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(UserError, match="holds no current model"):
+        artifact.rollback(tmp_path / folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_live_before_is_remembered_to_a_bound(store: Path) -> None:
+    a, b = (artifact.publish(store, MODEL, PROVENANCE) for _ in range(2))
+    for _ in range(30):
+        artifact.activate(store, a)
+        artifact.activate(store, b)
+
+    assert (store / "CURRENT").read_text().split() == [b, a] * 10
+    for expected in [a, b] * 9 + [a]:
+        assert artifact.rollback(store) == expected
+    with pytest.raises(UserError, match="knows of no version before"):
+        artifact.rollback(store)
+
+
+@pytest.mark.parametrize("below", ["", "../models", f"20261122T231501Z-3fa9c1d2 {'x' * 5000}"])
+def test_a_current_with_anything_but_versions_is_refused_and_mended_by_activating(
+    store: Path, version: Path, below: str
+) -> None:
+    (store / "CURRENT").write_text(f"{version.name}\n{below}\n")
+    for call in (artifact.current_version, artifact.rollback, artifact.load):
+        with pytest.raises(UserError, match=r"CURRENT: .* is not the name of a version"):
+            call(store)
+
+    artifact.activate(store, version.name)
+
+    assert (store / "CURRENT").read_text() == f"{version.name}\n"
+
+
+def test_a_rollback_that_cannot_be_finished_changes_nothing(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (artifact.publish(store, MODEL, PROVENANCE) for _ in range(2))
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for step in ("os.fsync", "pathlib.Path.replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(step, fail)
+            with pytest.raises(UserError, match="No space left on device"):
+                artifact.rollback(store)
+        assert artifact.current_version(store) == second
+        assert list(store.glob(".tmp-*")) == []
+
+    assert artifact.rollback(store) == first
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "."])
@@ -751,6 +850,43 @@ def test_a_publisher_killed_at_any_moment_leaves_a_store_that_loads(store: Path)
     last = artifact.publish(store, MODEL, PROVENANCE)
     assert list(store.glob(".tmp-*")) == []
     assert artifact.current_version(store) == last
+
+
+CHANGER = """
+import sys
+from pathlib import Path
+from shared import artifact
+
+store, first, second = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+print("ready", flush=True)
+while True:
+    artifact.activate(store, first)
+    artifact.activate(store, second)
+    artifact.rollback(store)
+"""
+
+
+@pytest.mark.slow
+def test_killed_while_activating_and_rolling_back_the_store_stays_readable(store: Path) -> None:
+    first, second = (artifact.publish(store, MODEL, PROVENANCE) for _ in range(2))
+    dice = random.Random(7)
+    for _ in range(5):
+        command = [sys.executable, "-c", CHANGER, str(store), first, second]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(dice.uniform(0.02, 0.15))
+        assert process.poll() is None
+        process.kill()
+        process.communicate(timeout=60)
+
+        live = artifact.load(store).manifest.version
+        trail = (store / "CURRENT").read_text().split()
+        assert trail[0] == live
+        assert set(trail) <= {first, second}
+        assert len(trail) < 2 or artifact.rollback(store) == trail[1]
+
+    artifact.activate(store, second)
 
 
 def test_what_a_running_publisher_writes_is_not_removed(store: Path) -> None:

@@ -1,4 +1,4 @@
-"""``mts4mm models``: what a store holds, and whether it is whole."""
+"""``mts4mm models``: what a store holds, whether it is whole, and which version is live."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,6 +49,30 @@ def verify(
             output.stdout.print(f"{name}: {problem or 'whole'}", highlight=False, markup=False, soft_wrap=True)
     if any(problems.values()):
         raise typer.Exit(ExitCode.BAD_INPUT)
+
+
+@app.command()
+def activate(
+    version: Annotated[str, typer.Argument(help="A version that 'models list' shows.", show_default=False)],
+    store: StoreArgument = Path("models"),
+    json_: output.JsonOption = False,
+) -> None:
+    """Make a version the live one, after checking it; running services follow on their own."""
+    artifact.activate(store, version)
+    _print_live(store, version, json_)
+
+
+@app.command()
+def rollback(store: StoreArgument = Path("models"), json_: output.JsonOption = False) -> None:
+    """Make the version live that was so before; each call goes back one more."""
+    _print_live(store, artifact.rollback(store), json_)
+
+
+def _print_live(store: Path, version: str, json_: bool) -> None:
+    if json_:
+        output.print_json({"store": str(store), "live": version})
+    else:
+        output.stdout.print(f"{store}: {version} is live", highlight=False, markup=False, soft_wrap=True)
 
 
 def _document(entry: artifact.VersionSummary) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The HTTP API in process: answers, and every error as RFC 9457 has it."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from service.app import create_app
 from service.settings import Settings
 from shared import artifact
 from shared.errors import UserError
+from tests.unit.service.conftest import publish
 
 JSON = {"content-type": "application/json"}
 
@@ -303,7 +305,7 @@ def test_a_defect_of_the_service_is_a_problem_that_tells_nothing_of_its_inside(
     store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = create_app(Settings(models=store))
-    app.state.engine = "no engine at all"
+    app.state.live.engine = "no engine at all"
     client = TestClient(app, raise_server_exceptions=False)
 
     response = client.post("/recommend", json={"user_id": "ann"}, headers={"X-Request-ID": "trace-me"})
@@ -375,3 +377,13 @@ def test_the_description_has_every_error_as_a_problem(client: TestClient) -> Non
 def test_the_committed_description_is_that_of_the_api(client: TestClient) -> None:
     committed = json.loads((Path(__file__).parents[3] / "docs" / "openapi.json").read_text())
     assert client.get("/openapi.json").json() == committed, "run `make openapi` and look at what has changed"
+
+
+def test_a_model_that_is_published_later_is_served_without_a_restart(tmp_path: Path) -> None:
+    with TestClient(create_app(Settings(models=tmp_path / "models"))) as later:
+        assert later.get("/health").status_code == 503
+        version = publish(tmp_path / "models")
+        deadline = time.monotonic() + 30
+        while later.get("/health").status_code == 503 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert recommend(later, {"user_id": "ann"}).json()["model_version"] == version
