@@ -191,7 +191,7 @@ class LiveModel:
     def _report(self, result: SwapResult) -> None:
         if result.outcome == "swapped":
             _log.info("model %s is live instead of %s after %.2f s", result.after, result.before, result.seconds)
-        else:
+        elif result.before is not None or self._poller is not None:  # at the start whoever asked says it
             _log.error("model %s is refused, %s stays: %s", result.wanted, result.after, result.reason)
         if self._on_swap is None:
             return

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -667,8 +668,12 @@ def test_neither_url_nor_folder_is_refused() -> None:
             open_state(url, None)
 
 
-def test_the_embedded_state_survives_its_end(tmp_path: Path) -> None:
-    folder = tmp_path / "new" / "dir with 'quotes' ü"
+def test_the_embedded_state_survives_its_end() -> None:
+    with tempfile.TemporaryDirectory() as short:
+        _survives_its_end(Path(short) / "new" / "dir with 'quotes' ü")
+
+
+def _survives_its_end(folder: Path) -> None:
     with open_state(None, folder) as state:
         state.record([event("1")])
     assert not list_running(folder)
