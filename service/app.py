@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from service import problems
 from service.live_model import LiveModel
 from service.requests import BodyLimit, RequestId
-from service.routes import router
+from service.routes import ROUTERS
 from service.settings import Settings
 from shared.errors import UserError
 
@@ -82,5 +82,6 @@ def _described_app(lifespan: Lifespan | None = None) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    app.include_router(router)
+    for router in ROUTERS:
+        app.include_router(router)
     return app

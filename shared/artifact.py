@@ -9,6 +9,7 @@
                       fold_in.npy                                              float32 [width, width], shared/fold_in.py
                       items.jsonl, items_offsets.npy                           item metadata, optional
                       parts.json, user_parts.npy, fold_in_parts.npy            shared/parts.py, optional
+                      attached.<name>                                          files of other modules, optional
 
 The student's embeddings are all there is of the model (Eq. 31 needs no more, and what folds new users in follows
 from them); the teachers stay with the trainer. Nothing is pickled. A version is written under a temporary name,
@@ -18,6 +19,7 @@ by name.
 
 import hashlib
 import json
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,6 +84,8 @@ _USER_PARTS = "user_parts.npy"
 _FOLD_IN_PARTS = "fold_in_parts.npy"
 _OPTIONAL = ({_ITEMS, _ITEM_OFFSETS}, {_PARTS, _USER_PARTS, _FOLD_IN_PARTS})
 """Files that are there together or not at all."""
+_ATTACHED = "attached."
+_ATTACHMENT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
 _LOCK = ".lock"
 _ACTIVATIONS_KEPT = 20
 _REMEDY = "Publish the model again, or use another version."
@@ -100,6 +104,9 @@ class StudentModel:
         train_indices: integers [training interactions]; item indices, rising within a row.
         items: the metadata of each item (any JSON object, e.g. with a ``title``), or ``None``.
         user_parts: by name floats [users, width], which add up to ``user_embeddings``; or ``None``.
+        attachments: further files by name, as content or as the path of a file to copy: an index, an encoder. This
+            module keeps them whole and knows nothing of what is in them. A name is of lower-case letters, digits,
+            ``_``, ``.`` and ``-``.
     """
 
     user_ids: Sequence[str]
@@ -110,6 +117,7 @@ class StudentModel:
     train_indices: NDArray[np.integer]
     items: Sequence[Mapping[str, Any]] | None = None
     user_parts: Mapping[str, NDArray[np.floating]] | None = None
+    attachments: Mapping[str, bytes | Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -170,6 +178,10 @@ class Artifact:
             raise IndexError(f"no user has the dense index {user_index}: there are {len(self.users)}")
         return self.train_indices[self.train_indptr[user_index] : self.train_indptr[user_index + 1]]
 
+    def attachment(self, name: str) -> Path | None:
+        """The checked file that was published as the attachment ``name``; ``None`` if there is none."""
+        return self.path / f"{_ATTACHED}{name}" if f"{_ATTACHED}{name}" in self.manifest.files else None
+
     def item_metadata(self, index: int) -> dict[str, Any] | None:
         """Read an item's metadata from the file; ``None`` if the artefact has none.
 
@@ -214,6 +226,9 @@ def publish(store: Path, model: StudentModel, provenance: Provenance, *, activat
     """
     tables = _tables(model)
     _check_counts(provenance.dataset, model)
+    for name in model.attachments:
+        if not _ATTACHMENT.fullmatch(name):
+            raise _unpublishable("attachments", f"has {name!r}, which is no name of a file to attach")
     with _writing(store):
         store.mkdir(parents=True, exist_ok=True)
         with durable.exclusive(store / _LOCK):
@@ -446,6 +461,8 @@ def _read_manifest(directory: Path) -> Manifest:
 def _check_files(directory: Path, manifest: Manifest) -> None:
     named = set(manifest.files)
     for name in sorted(named - _REQUIRED.union(*_OPTIONAL)):
+        if name.startswith(_ATTACHED) and _ATTACHMENT.fullmatch(name.removeprefix(_ATTACHED)):
+            continue
         raise _damage(directory / _MANIFEST, f"names the file {name!r}, which no artefact has")
     for together in _OPTIONAL:
         if 0 < len(named & together) < len(together):
@@ -640,6 +657,8 @@ def _write_tables(directory: Path, model: StudentModel, tables: Tables) -> None:
         _write_parts(directory, parts_of(model.user_parts, tables, _unpublishable))
     if model.items is not None:
         _write_items(directory, model.items, model.item_ids)
+    for name, content in model.attachments.items():
+        _write_attachment(directory / f"{_ATTACHED}{name}", content)
 
 
 def _id_map(side: str, ids: Sequence[str]) -> IdMap:
@@ -662,6 +681,15 @@ def _write_items(directory: Path, items: Sequence[Mapping[str, Any]], item_ids: 
         for index, item in enumerate(items):
             offsets[index + 1] = offsets[index] + file.write(_item_line(item, item_ids[index]))
     _write_array(directory / _ITEM_OFFSETS, offsets)
+
+
+def _write_attachment(path: Path, content: bytes | Path) -> None:
+    with durable.synced_file(path) as file:
+        if isinstance(content, bytes):
+            file.write(content)
+        else:
+            with content.open("rb") as source:
+                shutil.copyfileobj(source, file)
 
 
 def _write_array(path: Path, array: NDArray[Any]) -> None:

@@ -25,11 +25,11 @@ from hypothesis import strategies as st
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from service.state import RecentEvent, RecentEvents, StateUnavailable, UserState, open_state
-from service.state.breaker import OPEN_SECONDS, Breaker
-from service.state.store import EVENT_TTL, MOST_RECENT, STATE_TTL, TOMBSTONE_TTL
 from shared.errors import UserError
 from shared.events import Event
+from shared.state import RecentEvent, RecentEvents, StateUnavailable, UserState, open_state
+from shared.state.breaker import OPEN_SECONDS, Breaker
+from shared.state.store import EVENT_TTL, MOST_RECENT, STATE_TTL, TOMBSTONE_TTL
 
 PASSWORD = "p4ss wörd/#:@?%"
 PERCENT_ENCODED = "p4ss%20w%C3%B6rd%2F%23%3A%40%3F%25"
@@ -700,7 +700,7 @@ def test_the_embedded_server_that_is_killed_is_started_again(tmp_path: Path) -> 
 
 def test_processes_share_one_embedded_server_and_the_last_stops_it(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from service.state import open_state\n"
+        "import sys; from pathlib import Path; from shared.state import open_state\n"
         "with open_state(None, Path(sys.argv[1])) as state:\n"
         "    state.retire_items([sys.argv[2]]); print('open', flush=True); sys.stdin.read()\n"
     )

@@ -168,6 +168,28 @@ def test_damaged_names_of_parts_are_refused(store: Path, text: str) -> None:
         artifact.load(store)
 
 
+def test_attachments_are_kept_whole_and_checked_like_every_other_file(store: Path, tmp_path: Path) -> None:
+    source = tmp_path / "network.onnx"
+    source.write_bytes(b"\x08\x07" * 1000)
+    artifact.publish(store, replace(MODEL, attachments={"index.json": b"{}", "item_tower.onnx": source}), PROVENANCE)
+    loaded = artifact.load(store)
+    network = loaded.attachment("item_tower.onnx")
+    assert network is not None
+    assert network.read_bytes() == source.read_bytes()
+    assert loaded.attachment("index.json") == loaded.path / "attached.index.json"
+    assert loaded.attachment("encoder.onnx") is None
+    network.write_bytes(b"\x08\x06" * 1000)
+    with pytest.raises(UserError, match=r"attached.item_tower.onnx: its sha256"):
+        artifact.load(store)
+
+
+@pytest.mark.parametrize("name", ["", "../index", "a/b", ".hidden", "Index.json", "x" * 101])
+def test_attachments_cannot_be_named_out_of_their_folder(store: Path, name: str) -> None:
+    with pytest.raises(UserError, match="no name of a file to attach"):
+        artifact.publish(store, replace(MODEL, attachments={name: b""}), PROVENANCE)
+    assert not store.exists()
+
+
 def test_the_manifest_says_where_the_model_comes_from(store: Path) -> None:
     name = artifact.publish(store, MODEL, PROVENANCE)
 

@@ -4,8 +4,8 @@ The same code runs against a server of one's own and against one embedded in a f
 :func:`open_state` knows the difference. It knows nothing of HTTP, models or the log of events.
 """
 
-from service.state.breaker import StateUnavailable
-from service.state.opening import open_state
-from service.state.store import RecentEvent, RecentEvents, RetiredItems, UserState
+from shared.state.breaker import StateUnavailable
+from shared.state.opening import open_state
+from shared.state.store import RecentEvent, RecentEvents, RetiredItems, UserState
 
 __all__ = ["RecentEvent", "RecentEvents", "RetiredItems", "StateUnavailable", "UserState", "open_state"]

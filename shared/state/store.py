@@ -29,9 +29,9 @@ from uuid import uuid4
 import redis
 from redis.client import Pipeline
 
-from service.state.breaker import Breaker
-from service.state.embedded import EmbeddedServer
 from shared.events import Event
+from shared.state.breaker import Breaker
+from shared.state.embedded import EmbeddedServer
 
 MOST_RECENT = 200
 """Events kept of a user; the training has the others."""

@@ -8,9 +8,9 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from service.state.embedded import EmbeddedServer
-from service.state.store import UserState
 from shared.errors import UserError
+from shared.state.embedded import EmbeddedServer
+from shared.state.store import UserState
 
 CONNECT_SECONDS = 0.25
 """How long a connection may take. Redis is close by; who waits longer waits for nothing."""

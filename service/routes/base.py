@@ -1,0 +1,66 @@
+"""What the routers share: the engine of the request, JSON bodies, and the problems that routes answer with."""
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from service.engine import Engine
+from service.schemas import Problem
+
+Found = TypeVar("Found")
+
+
+class JsonRoute(APIRoute):
+    """A route that takes JSON and refuses other bodies by what they say they are."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap the route's handler."""
+        handle = super().get_route_handler()
+
+        async def handle_json(request: Request) -> Response:
+            media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if request.method == "POST" and media_type != "application/json":
+                raise HTTPException(415, "Send the body as application/json.")
+            return await handle(request)
+
+        return handle_json
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "The body is not JSON."},
+    413: {"model": Problem, "description": "The body is too large."},
+    415: {"model": Problem, "description": "The body is not said to be JSON."},
+    422: {"model": Problem, "description": "A field is missing, wrong or unknown."},
+    503: {"model": Problem, "description": "No model is loaded."},
+}
+LOOK_UP_PROBLEMS: dict[int | str, dict[str, Any]] = {status: PROBLEMS[status] for status in (422, 503)}
+ITEM_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "The model knows no such item."},
+    **LOOK_UP_PROBLEMS,
+}
+USER_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "The model knows no such user."},
+    **LOOK_UP_PROBLEMS,
+}
+
+
+def loaded_engine(request: Request) -> Engine:
+    """Return the engine, or answer 503 where no model is loaded."""
+    engine: Engine | None = request.app.state.live.engine
+    if engine is None:
+        raise HTTPException(503, "No model is loaded: publish one to the service's models folder.")
+    return engine
+
+
+LoadedEngine = Annotated[Engine, Depends(loaded_engine)]
+
+
+def known(look_up: Callable[[], Found], kind: str) -> Found:
+    """Look something up, or answer 404 where it is not there."""
+    try:
+        return look_up()
+    except KeyError:
+        raise HTTPException(404, f"The model knows no such {kind}.") from None

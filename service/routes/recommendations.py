@@ -1,0 +1,59 @@
+"""Recommendations, one user or many at once."""
+
+from typing import Any
+from uuid import uuid4
+
+from fastapi import APIRouter
+from fastapi.exceptions import RequestValidationError
+
+from service import queries
+from service.engine import Engine
+from service.filters import UnknownAttributeError
+from service.routes.base import PROBLEMS, JsonRoute, LoadedEngine
+from service.schemas import BatchRequest, BatchResponse, RecommendedItem, RecommendRequest, RecommendResponse
+
+_MOST_NAMED = 20
+
+router = APIRouter(route_class=JsonRoute)
+
+
+@router.post("/recommend", operation_id="recommend", responses=PROBLEMS)
+@router.post("/v1/recommend", operation_id="recommend_v1", responses=PROBLEMS)
+def recommend(wanted: RecommendRequest, engine: LoadedEngine) -> RecommendResponse:
+    """Recommend items to a user, or to an anonymous visitor by what they have taken.
+
+    Whoever has taken something gets the items that suit them best, by default without those they already had.
+    Anybody else gets the most popular items, with `"strategy": "popular"`.
+    """
+    return _answer(engine, wanted.query(wanted.user_id, wanted.history))
+
+
+@router.post("/recommend:batch", operation_id="recommend_batch", responses=PROBLEMS)
+@router.post("/v1/recommend:batch", operation_id="recommend_batch_v1", responses=PROBLEMS)
+def recommend_batch(wanted: BatchRequest, engine: LoadedEngine) -> BatchResponse:
+    """Recommend items to many users at once; all answers are from the same model."""
+    return BatchResponse(recommendations=[_answer(engine, wanted.query(user_id)) for user_id in wanted.user_ids])
+
+
+def _answer(engine: Engine, query: queries.Query) -> RecommendResponse:
+    try:
+        recommendation = engine.recommend(query)
+    except UnknownAttributeError as error:
+        raise RequestValidationError([_unknown("filter", "attribute", error)]) from None
+    except queries.UnknownPartError as error:
+        raise RequestValidationError([_unknown("weights", "part", error)]) from None
+    return RecommendResponse(
+        recommendation_id=uuid4().hex,
+        model_version=engine.artifact.manifest.version,
+        strategy=recommendation.strategy,
+        reason=recommendation.reason,
+        user_id=query.user_id,
+        unknown_items=recommendation.unknown_items,
+        items=[RecommendedItem.model_validate(item, from_attributes=True) for item in recommendation.items],
+    )
+
+
+def _unknown(field: str, kind: str, error: UnknownAttributeError | queries.UnknownPartError) -> dict[str, Any]:
+    known = ", ".join(error.known[:_MOST_NAMED]) or "none"
+    message = f"The model knows no {kind} of this name. It knows: {known}"
+    return {"type": f"unknown_{kind}", "loc": ("body", field, error.name), "msg": message}
