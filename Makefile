@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: demo test lint openapi bench clean
+.PHONY: demo test lint openapi settings bench clean
 
 demo: $(READY)
 	$(BIN)/mts4mm demo $(if $(ONCE),--once)
@@ -32,6 +32,9 @@ lint: $(READY)
 
 openapi: $(READY)
 	$(BIN)/python -c "import json, service.app; print(json.dumps(service.app.openapi(), indent=2))" > docs/openapi.json
+
+settings: $(READY)
+	$(BIN)/python -c "from service.settings import reference; print(reference(), end='')" > docs/settings.md
 
 bench: $(READY)
 	$(BIN)/mts4mm bench demo-shop --seeds $(BENCH_SEEDS)

@@ -2,19 +2,17 @@
 
 import argparse
 import logging
-import os
 import signal
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import uvicorn
 
 from service.app import create_app
-from service.settings import Settings, settings_from_environment
+from service.settings import Settings, load_settings, shown
 from shared.errors import ExitCode, UserError
 
 _PATIENCE_SECONDS = 10
@@ -26,7 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     try:
-        settings = _settings(arguments)
+        settings, only_show = _settings(arguments)
+        if only_show:
+            sys.stdout.write(shown(settings))
+            return
         app = create_app(settings)
         listener = _listen(settings.host, settings.port)
     except UserError as error:
@@ -44,28 +45,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _settings(arguments: Sequence[str] | None) -> Settings:
-    defaults = settings_from_environment(os.environ)
+def _settings(arguments: Sequence[str] | None) -> tuple[Settings, bool]:
+    """The settings, and whether they are only to be shown."""
     parser = argparse.ArgumentParser(
         prog="python -m service",
         description="Serve recommendations over HTTP from the current model of a models folder.",
-        epilog="Each option can be set in the environment instead: MTS4MM_MODELS, MTS4MM_HOST, MTS4MM_PORT. "
-        "Exit codes: 0 stopped by a signal, 1 the model is damaged or the port taken, 2 a wrong option.",
+        epilog="Every setting has an environment variable MTS4MM_<NAME>; --print-config shows them all. "
+        "Exit codes: 0 stopped by a signal, 1 the model is damaged or the port taken, 2 a wrong option or setting.",
+        argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--models", type=Path, default=defaults.models, help="the models folder (default: %(default)s)")
-    parser.add_argument("--host", default=defaults.host, help="the address to listen on (default: %(default)s)")
+    parser.add_argument("--models", type=Path, help="the models folder")
+    parser.add_argument("--host", help="the address to listen on")
+    parser.add_argument("--port", help="the port, 0 for any free one")
     parser.add_argument(
-        "--port", type=_port, default=defaults.port, help="the port, 0 for any free one (default: %(default)s)"
+        "--print-config", action="store_true", help="print the settings in force, secrets masked, and end"
     )
-    given = parser.parse_args(arguments)
-    return replace(defaults, models=given.models, host=given.host, port=given.port)
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65_535:
-        raise argparse.ArgumentTypeError(f"{port} is not a port: give a number from 0 to 65535")
-    return port
+    given = vars(parser.parse_args(arguments))
+    only_show = given.pop("print_config", False)
+    return load_settings(**given), only_show
 
 
 def _listen(host: str, port: int) -> socket.socket:

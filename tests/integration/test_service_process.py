@@ -131,7 +131,7 @@ def test_health_is_ok(running: Running, shop: Shop) -> None:
 
 def test_a_large_body_is_refused_and_the_service_lives_on(running: Running) -> None:
     headers = {"content-type": "application/json"}
-    refused = httpx.post(f"{running.url}/recommend", content=b" " * 200_000, headers=headers)
+    refused = httpx.post(f"{running.url}/recommend", content=b" " * 1_200_000, headers=headers)
 
     assert (refused.status_code, refused.json()["status"]) == (413, 413)
     assert httpx.get(f"{running.url}/health").status_code == 200

@@ -11,7 +11,7 @@ from trainer.cli import output
 
 app = typer.Typer(help="Look after the service's API keys.", no_args_is_help=True)
 
-KeysFile = Annotated[Path, typer.Argument(help="Keys file; the service reads it as MTS4MM_API_KEYS.")]
+KeysFile = Annotated[Path, typer.Argument(help="Keys file; the service reads it as MTS4MM_KEYS.")]
 Name = Annotated[str, typer.Argument(help="Whose key it is; appears in metrics and logs.", show_default=False)]
 
 
@@ -45,7 +45,7 @@ def list_(file: KeysFile, json_: output.JsonOption = False) -> None:
 
 @app.command("revoke")
 def revoke(file: KeysFile, name: Name) -> None:
-    """Take a key out of the file; services notice when they are started again."""
+    """Take a key out of the file; running services notice within seconds."""
     keys = load_keys(file)
     left = [key for key in keys if key.name != name]
     if len(left) == len(keys):

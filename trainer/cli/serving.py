@@ -11,15 +11,23 @@ from trainer.cli import output
 
 
 def serve(
-    models: Annotated[Path, typer.Option(help="Model store to serve from.")] = Path("models"),
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    models: Annotated[Path | None, typer.Option(help="Models folder; by default MTS4MM_MODELS, or models.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; by default MTS4MM_HOST, or loopback.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; by default MTS4MM_PORT, or 8000.")] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the settings in force, secrets masked, and end.")
+    ] = False,
 ) -> None:
-    """Answer POST /recommend and GET /health from the live version of a store."""
+    """Answer recommendations over HTTP from the live version of a store; docs/settings.md has all settings."""
+    command = service_command(models, host, port)
+    if print_config:
+        command.append("--print-config")
     output.stdout.file.flush()
-    os.execv(sys.executable, service_command(models, host, port))  # noqa: S606 - our own interpreter, no shell
+    os.execv(sys.executable, command)  # noqa: S606 - our own interpreter, no shell
 
 
-def service_command(models: Path, host: str, port: int) -> list[str]:
-    """The service as a command line."""
-    return [sys.executable, "-m", "service", "--models", str(models), "--host", host, "--port", str(port)]
+def service_command(models: Path | None, host: str | None, port: int | None) -> list[str]:
+    """The service as a command line; what is None is left to the environment."""
+    options = {"--models": models, "--host": host, "--port": port}
+    given = [[option, str(value)] for option, value in options.items() if value is not None]
+    return [sys.executable, "-m", "service", *(word for pair in given for word in pair)]

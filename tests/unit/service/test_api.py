@@ -267,16 +267,16 @@ def test_a_json_body_may_name_its_charset(client: TestClient) -> None:
 
 def test_a_body_up_to_the_limit_is_read_and_one_byte_more_is_refused(client: TestClient) -> None:
     frame = len('{"user_id": ""}')
-    most = json.dumps({"user_id": "x" * (64 * 1024 - frame)})
+    most = json.dumps({"user_id": "x" * (1024 * 1024 - frame)})
 
     assert client.post("/recommend", content=most, headers=JSON).status_code == 200
     document = problem(client.post("/recommend", content=most + " ", headers=JSON), 413)
-    assert "65536 bytes" in document["detail"]
+    assert "1048576 bytes" in document["detail"]
 
 
 def test_a_body_of_unsaid_length_is_refused_too(client: TestClient) -> None:
     def chunks() -> Iterator[bytes]:
-        for _ in range(100):
+        for _ in range(1025):
             yield b" " * 1024
 
     problem(client.post("/recommend", content=chunks(), headers=JSON), 413)
