@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
@@ -10,13 +11,16 @@ from fastapi import FastAPI
 
 from service import problems
 from service.live_model import LiveModel
+from service.overlay import Overlay
 from service.requests import BodyLimit, RequestId
 from service.routes import ROUTERS
 from service.settings import Settings
 from shared.errors import UserError
+from shared.settings import StateSettings, state_settings
+from shared.state import check_url, open_state
 
 POLL_SECONDS = 2.0
-"""How often the store is looked at for a new model."""
+"""How often the store is looked at for a new model, and the state for retired items."""
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -28,14 +32,17 @@ def create_app(settings: Settings) -> FastAPI:
     is published.
 
     Raises:
-        UserError: the current model is damaged.
+        UserError: the current model is damaged, or the state's settings make no sense. A state that is away is no
+            error.
     """
     live = LiveModel(settings.models, POLL_SECONDS)
     first = live.refresh()
     if first.reason is not None:
         raise UserError(first.reason)
-    app = _described_app(lifespan=_following(live))
+    overlay = _overlay(state_settings(), settings.models, live)
+    app = _described_app(lifespan=_following(live, overlay))
     app.state.live = live
+    app.state.overlay = overlay
     app.state.started = time.monotonic()
     problems.install(app)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
@@ -64,11 +71,20 @@ class _Application(FastAPI):
 _PROBLEM = "#/components/schemas/Problem"
 
 
-def _following(live: LiveModel) -> Lifespan:
+def _overlay(settings: StateSettings, models: Path, live: LiveModel) -> Overlay:
+    url, folder = settings.redis_server, settings.state_folder(models)
+    if url is not None:
+        check_url(url)
+    return Overlay(lambda: open_state(url, folder), POLL_SECONDS, on_change=live.wake)
+
+
+def _following(live: LiveModel, overlay: Overlay) -> Lifespan:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         live.start()
+        await to_thread.run_sync(overlay.start)
         yield
+        await to_thread.run_sync(overlay.stop)
         await to_thread.run_sync(live.stop)
 
     return lifespan

@@ -218,7 +218,10 @@ class UserResponse(BaseModel):
 class HealthResponse(BaseModel):
     """Whether recommendations can be had, and from which model; null where there is none."""
 
-    status: Literal["ok", "unavailable"]
+    status: Literal["ok", "degraded", "unavailable"] = Field(
+        description="degraded: there are recommendations, but not all that they should be made of; see `problems`."
+    )
+    problems: list[str] = Field(default_factory=list, description="What is wrong, a sentence each.")
     uptime_seconds: float
     model_version: str | None = None
     model_created: datetime | None = None

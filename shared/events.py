@@ -5,7 +5,9 @@ nowhere else. It knows nothing of HTTP, Redis or files.
 """
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -22,7 +24,23 @@ MAX_AHEAD = timedelta(days=1)
 """How far ahead of this machine's clock a timestamp may be."""
 MIN_WEIGHT, MAX_WEIGHT = 1e-6, 1e6
 """Weights are summed and divided by in single precision, which must neither overflow nor vanish."""
+MAX_VALUE = 1e12
+"""Larger values are mistakes."""
+MAX_TYPE_LENGTH = 32
+"""Characters of an event's type."""
+FULL_WEIGHT = 1.0
+"""What an interaction of the training counts; the weights of event types are measured against it."""
+DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType(
+    {"view": 0.3, "click": 0.5, "cart": 0.8, "purchase": 1.0, "like": 1.0, "dislike": -1.0, "hide": -1.0}
+)
+"""How much of a taste an event of each type is.
 
+Above zero, the item counts as taken and moves the user's vector that much. Zero: it counts as seen, and says nothing
+of taste. Below zero: it is no taste, and the item is not recommended to the user again until an event of full weight
+(such as a later ``like``) takes that back.
+"""
+
+_TYPE = r"^[a-z][a-z0-9_-]*$"
 _NO_ZERO = r"^[^\x00]*$"
 _DATE_AND_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d", re.IGNORECASE | re.ASCII)
 
@@ -78,13 +96,42 @@ class Event(BaseModel):
     user_id: _Id
     item_id: _Id
     type: str = Field(
-        pattern="^[a-z][a-z0-9_-]*$", max_length=32, description="What was done: view, click, cart, purchase ..."
+        pattern=_TYPE, max_length=MAX_TYPE_LENGTH, description="What was done: view, click, cart, purchase, hide ..."
     )
     timestamp: _Timestamp = Field(description="When it was done, with an offset from UTC.")
     recommendation_id: _Name | None = Field(None, description="The answer that showed the item, if one did.")
     weight: float | None = Field(
-        None, ge=MIN_WEIGHT, le=MAX_WEIGHT, allow_inf_nan=False, description="How much it counts; 1 where missing."
+        None,
+        ge=MIN_WEIGHT,
+        le=MAX_WEIGHT,
+        allow_inf_nan=False,
+        description="How much it counts among events of its type; 1 where missing.",
     )
+    value: float | None = Field(
+        None,
+        ge=-MAX_VALUE,
+        le=MAX_VALUE,
+        allow_inf_nan=False,
+        description="What it was worth to the sender: a price paid, a rating, seconds watched. Kept in the log.",
+    )
+
+
+def checked_weights(weights: dict[str, float]) -> dict[str, float]:
+    """Return weights of event types that make sense.
+
+    Raises:
+        ValueError: there is none, or one has a name or a weight that cannot be; the message says which.
+    """
+    if not weights:
+        raise ValueError("name at least one event type")
+    for name, weight in weights.items():
+        if len(name) > MAX_TYPE_LENGTH or not re.fullmatch(_TYPE.removesuffix("$"), name):
+            raise ValueError(f"{name!r} is no event type: use lower-case letters, digits, _ and -")
+        if not (weight == 0 or MIN_WEIGHT <= abs(weight) <= MAX_WEIGHT):
+            raise ValueError(
+                f"{name}={weight}: give 0, or a weight from {MIN_WEIGHT:g} to {MAX_WEIGHT:g} or its negative"
+            )
+    return dict(weights)
 
 
 def encode(event: Event) -> str:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from fastapi import APIRouter, Request, Response
 
 from service.engine import Engine
+from service.overlay import Overlay
 from service.schemas import HealthResponse
 
 router = APIRouter()
@@ -19,13 +20,18 @@ router = APIRouter()
 def health(request: Request, response: Response) -> HealthResponse:
     """Say whether recommendations can be had, and from which model."""
     uptime = time.monotonic() - request.app.state.started
+    overlay: Overlay = request.app.state.overlay
+    problems = [] if overlay.problem is None else [f"User state: {overlay.problem}."]
     engine: Engine | None = request.app.state.live.engine
     if engine is None:
         response.status_code = 503
-        return HealthResponse(status="unavailable", uptime_seconds=uptime)
+        return HealthResponse(
+            status="unavailable", problems=["Model: none is loaded.", *problems], uptime_seconds=uptime
+        )
     artifact = engine.artifact
     return HealthResponse(
-        status="ok",
+        status="degraded" if problems else "ok",
+        problems=problems,
         uptime_seconds=uptime,
         model_version=artifact.manifest.version,
         model_created=artifact.manifest.created,

@@ -5,7 +5,7 @@ The same code runs against a server of one's own and against one embedded in a f
 """
 
 from shared.state.breaker import StateUnavailable
-from shared.state.opening import open_state
+from shared.state.opening import check_url, open_state
 from shared.state.store import RecentEvent, RecentEvents, RetiredItems, UserState
 
-__all__ = ["RecentEvent", "RecentEvents", "RetiredItems", "StateUnavailable", "UserState", "open_state"]
+__all__ = ["RecentEvent", "RecentEvents", "RetiredItems", "StateUnavailable", "UserState", "check_url", "open_state"]

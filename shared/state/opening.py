@@ -40,6 +40,15 @@ def open_state(url: str | None, folder: Path | None) -> UserState:
     return UserState(_client(f"unix://{quote(str(server.socket))}"), server)
 
 
+def check_url(url: str) -> None:
+    """Refuse what is not the URL of a Redis server; nothing is connected to.
+
+    Raises:
+        UserError: the message says how to write one, and holds nothing of this one.
+    """
+    _client(url)
+
+
 def _client(url: str) -> redis.Redis:
     """Make a client without connecting."""
     try:

@@ -56,7 +56,11 @@ def test_every_event_comes_back_from_one_ascii_line(
     assert len(line.splitlines()) == 1
     back = decode(line)
     assert (back.event_id, back.user_id, back.item_id, back.type) == (event_id, user_id, item_id, type_)
-    assert (back.timestamp, back.recommendation_id, back.weight) == (timestamp, recommendation_id, weight)
+    assert (back.timestamp, back.recommendation_id, back.weight) == (
+        timestamp.astimezone(UTC),
+        recommendation_id,
+        weight,
+    )
     assert decode(line.encode()) == event
 
 
