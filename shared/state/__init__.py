@@ -5,7 +5,20 @@ The same code runs against a server of one's own and against one embedded in a f
 """
 
 from shared.state.breaker import StateUnavailable
+from shared.state.live_items import Encoded, LiveItem, LiveItems, LiveItemsFull
 from shared.state.opening import check_url, open_state
 from shared.state.store import RecentEvent, RecentEvents, RetiredItems, UserState
 
-__all__ = ["RecentEvent", "RecentEvents", "RetiredItems", "StateUnavailable", "UserState", "check_url", "open_state"]
+__all__ = [
+    "Encoded",
+    "LiveItem",
+    "LiveItems",
+    "LiveItemsFull",
+    "RecentEvent",
+    "RecentEvents",
+    "RetiredItems",
+    "StateUnavailable",
+    "UserState",
+    "check_url",
+    "open_state",
+]

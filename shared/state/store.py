@@ -9,6 +9,7 @@ key                                     value                                   
 ``mts4mm:arrivals``                     counts events, for the order among equal timestamps       ``STATE_TTL``
 ``mts4mm:retired``                      set of item ids; at most the items there ever were        ever
 ``mts4mm:retired:version``              changes with the set                                      ever
+``mts4mm:items``...                     see :mod:`shared.state.live_items`                        ever
 ======================================  ========================================================  ================
 
 An id from outside is in a key as the hexadecimal BLAKE2b digest (160 bits) of its UTF-8 bytes: of one length, of
@@ -32,6 +33,7 @@ from redis.client import Pipeline
 from shared.events import Event
 from shared.state.breaker import Breaker
 from shared.state.embedded import EmbeddedServer
+from shared.state.live_items import LiveItems
 
 MOST_RECENT = 200
 """Events kept of a user; the training has the others."""
@@ -119,6 +121,9 @@ class UserState:
     """The user state; a method is one round trip, and raises :class:`StateUnavailable` where Redis fails.
 
     Safe from any number of threads. Recovers by itself when Redis does; an embedded server that died is started.
+
+    Attributes:
+        live_items: items that came after the training.
     """
 
     def __init__(self, client: redis.Redis, server: EmbeddedServer | None = None) -> None:
@@ -133,6 +138,7 @@ class UserState:
         self._breaker = Breaker()
         self._record = client.register_script(_RECORD)
         self._read = client.register_script(_READ)
+        self.live_items = LiveItems(client, self._call)
 
     @property
     def available(self) -> bool:
