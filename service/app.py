@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
@@ -16,7 +15,6 @@ from service.requests import BodyLimit, RequestId
 from service.routes import ROUTERS
 from service.settings import Settings
 from shared.errors import UserError
-from shared.settings import StateSettings, state_settings
 from shared.state import check_url, open_state
 
 POLL_SECONDS = 2.0
@@ -39,7 +37,7 @@ def create_app(settings: Settings) -> FastAPI:
     first = live.refresh()
     if first.reason is not None:
         raise UserError(first.reason)
-    overlay = _overlay(state_settings(), settings.models, live)
+    overlay = _overlay(settings, live)
     app = _described_app(lifespan=_following(live, overlay))
     app.state.live = live
     app.state.overlay = overlay
@@ -71,8 +69,8 @@ class _Application(FastAPI):
 _PROBLEM = "#/components/schemas/Problem"
 
 
-def _overlay(settings: StateSettings, models: Path, live: LiveModel) -> Overlay:
-    url, folder = settings.redis_server, settings.state_folder(models)
+def _overlay(settings: Settings, live: LiveModel) -> Overlay:
+    url, folder = settings.redis_server, settings.state_folder(settings.models)
     if url is not None:
         check_url(url)
     return Overlay(lambda: open_state(url, folder), POLL_SECONDS, on_change=live.wake)

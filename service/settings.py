@@ -5,6 +5,7 @@ A variable with this prefix that is none of them is refused, so that a mistyped 
 
 import difflib
 import ipaddress
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import Annotated, Any, Literal, Self
 
 from limits import parse
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict, SettingsError
 
 from shared.errors import UsageError
+from shared.settings import PREFIX, StateSettings
 
-PREFIX = "MTS4MM_"
 OF_OTHERS = frozenset({"MTS4MM_REALDATA"})
 """Variables with the prefix that are not the service's."""
 
@@ -24,10 +25,10 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)]
 
 
-class Settings(BaseSettings):
+class Settings(StateSettings):
     """What an operator can decide. ``docs/settings.md`` is made from these descriptions."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(extra="forbid")
 
     models: Path = Field(Path("models"), description="The models folder to serve from.")
     host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
@@ -46,8 +47,8 @@ class Settings(BaseSettings):
     )
     rate_limit: str | None = Field(
         None,
-        description="How often a key may call, such as `100/second` or `5000/hour`; counted in each worker by itself, "
-        "which therefore allows its share. No limit by default.",
+        description="How often a key may call, such as `100/second` or `5000/hour`. Each worker counts the calls that "
+        "it answers, so that several together allow up to as many times that. No limit by default.",
     )
     cors_origins: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
@@ -141,6 +142,8 @@ def load_settings(**given: Any) -> Settings:
     _refuse_unknown(os.environ)
     try:
         return Settings(**given)
+    except SettingsError as error:
+        raise UsageError(f"{PREFIX}...: {error}") from None
     except ValidationError as error:
         raise UsageError("; ".join(_flaw(dict(flaw)) for flaw in error.errors(include_url=False))) from None
 
@@ -207,6 +210,8 @@ def _written(value: object) -> str:
         return str(value)
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return json.dumps(value)
     return ",".join(value) if isinstance(value, list) else str(value)
 
 
