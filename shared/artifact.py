@@ -54,7 +54,9 @@ __all__ = [
     "StudentModel",
     "VersionSummary",
     "activate",
+    "activations",
     "current_version",
+    "follow",
     "list_versions",
     "load",
     "load_path",
@@ -332,12 +334,23 @@ def rollback(store: Path) -> str:
     if current_version(store) is None:
         raise _no_current(store)
     with _writing(store), durable.exclusive(store / _LOCK):
-        activations = _activations(store)
-        if len(activations) < 2:
+        trail = activations(store)
+        if len(trail) < 2:
             raise UserError(f"{store / CURRENT}: knows of no version before. Activate one that `models list` shows")
-        load(store, activations[1])
-        _write_current(store, activations[1:])
-    return activations[1]
+        load(store, trail[1])
+        _write_current(store, trail[1:])
+    return trail[1]
+
+
+def follow(store: Path, trail: Sequence[str]) -> None:
+    """Take over the activations of another copy of the store, newest first, after checking the one to be live.
+
+    Raises:
+        UserError: the first is not there or damaged, or the store cannot be written.
+    """
+    load(store, trail[0])
+    with _writing(store), durable.exclusive(store / _LOCK):
+        _write_current(store, trail)
 
 
 def current_version(store: Path) -> str | None:
@@ -346,8 +359,29 @@ def current_version(store: Path) -> str | None:
     Raises:
         UserError: the file holds anything but names of versions.
     """
-    activations = _activations(store)
-    return activations[0] if activations else None
+    trail = activations(store)
+    return trail[0] if trail else None
+
+
+def activations(store: Path) -> list[str]:
+    """The current version and those that were so before it, newest first; empty if there is no current one.
+
+    Raises:
+        UserError: ``CURRENT`` holds anything but names of versions.
+    """
+    path = store / CURRENT
+    with _reading(path):
+        try:
+            _require_regular(path)
+        except FileNotFoundError:
+            return []
+        with path.open("rb") as file:
+            content = file.read(1000)
+    names = content.decode("ascii", errors="replace").removesuffix("\n").split("\n")
+    for name in names:
+        if not manifests.is_version(name):
+            raise UserError(f"{path}: {name!r} is not the name of a version. Activate one that `models list` shows")
+    return names
 
 
 # The model handed in
@@ -417,23 +451,6 @@ def _open_metadata(directory: Path, items: int) -> _Metadata:
 
 
 # Reading
-
-
-def _activations(store: Path) -> list[str]:
-    """The current version and those that were so before it, newest first; empty if there is no current one."""
-    path = store / CURRENT
-    with _reading(path):
-        try:
-            _require_regular(path)
-        except FileNotFoundError:
-            return []
-        with path.open("rb") as file:
-            content = file.read(1000)
-    names = content.decode("ascii", errors="replace").removesuffix("\n").split("\n")
-    for name in names:
-        if not manifests.is_version(name):
-            raise UserError(f"{path}: {name!r} is not the name of a version. Activate one that `models list` shows")
-    return names
 
 
 def _no_current(store: Path) -> UserError:
@@ -732,15 +749,15 @@ def _unused_version(store: Path, files: Mapping[str, FileEntry]) -> dict[str, An
 
 def _point_current(store: Path, version: str) -> None:
     try:
-        before = _activations(store)
+        before = activations(store)
     except UserError:
         before = []  # what cannot be read is mended by being replaced
     _write_current(store, before if before[:1] == [version] else [version, *before])
 
 
-def _write_current(store: Path, activations: Sequence[str]) -> None:
+def _write_current(store: Path, trail: Sequence[str]) -> None:
     with durable.replacing(store / CURRENT) as file:
-        file.write("".join(f"{version}\n" for version in activations[:_ACTIVATIONS_KEPT]).encode())
+        file.write("".join(f"{version}\n" for version in trail[:_ACTIVATIONS_KEPT]).encode())
 
 
 def _remove_unfinished(store: Path) -> None:

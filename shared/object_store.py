@@ -1,0 +1,142 @@
+"""A store folder and its copy in an object store, such as ``s3://bucket/models``.
+
+The object store has the layout of the folder (``shared/artifact.py``). A version travels whole: its manifest goes last,
+so that what has a manifest is complete; ``CURRENT`` follows it. Readers fetch into a hidden folder, check every file as
+on any load, and rename. So neither side ever sees half a version, and the object store needs no rename or lock of its
+own. Reaches everything that fsspec does; S3 needs the extra ``object-store``. Credentials and endpoints come from the
+environment, as each provider's own tools read them.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from shared import artifact, durable
+from shared.artifact import CURRENT
+from shared.errors import UserError
+from shared.manifest import is_version
+
+FETCHED = 2
+"""Versions that are fetched: the live one, and the one before, for a rollback that cannot wait."""
+
+_MANIFEST = "manifest.json"
+_FETCHING = ".fetching-"
+_LOCK = ".object-store.lock"
+
+
+class ObjectStore:
+    """Copies versions between a store folder and a URL. Safe from any number of processes on the same folder."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        """Name both sides; nothing is read yet.
+
+        Args:
+            url: such as ``s3://bucket/models``, or a ``file://`` one.
+            folder: the store folder; made if need be.
+
+        Raises:
+            UserError: the URL's kind is unknown, or its library is not installed.
+        """
+        self._url, self._folder = url.rstrip("/"), folder
+        try:
+            # Listings must not be remembered: another machine changes what is there.
+            self._files, root = url_to_fs(self._url, use_listings_cache=False, skip_instance_cache=True)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"{url}: cannot be used as an object store: {error}") from None
+        self._root = str(root)
+
+    def push(self) -> list[str]:
+        """Copy the live version, and those before it that are still in the folder, then ``CURRENT``.
+
+        Returns:
+            The versions that were not there before.
+
+        Raises:
+            UserError: the folder has no live version, or the object store refuses.
+        """
+        trail = artifact.activations(self._folder)
+        if not trail:
+            raise UserError(f"{self._folder}: holds no current model to copy")
+        with self._reaching():
+            missing = [name for name in dict.fromkeys(trail) if (self._folder / name).is_dir() and not self._has(name)]
+            for name in reversed(missing):
+                self._upload(name)
+            self._files.pipe_file(f"{self._root}/{CURRENT}", "".join(f"{name}\n" for name in trail).encode())
+        return missing
+
+    def pull(self) -> str | None:
+        """Make the folder's live version that of the object store; fetch it, and the one before, if they are missing.
+
+        A version before that is damaged or gone is left out; the live one must be whole.
+
+        Returns:
+            The live version; None where the object store has none yet.
+
+        Raises:
+            UserError: the object store cannot be reached, or what it names is not whole.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with durable.exclusive(self._folder / _LOCK), self._reaching():
+            trail = self._trail()
+            if not trail:
+                return None
+            self._fetch(trail[0])
+            for name in dict.fromkeys(trail[1:FETCHED]):
+                if self._has(name):
+                    self._fetch(name)
+            if artifact.activations(self._folder) != trail:
+                artifact.follow(self._folder, trail)
+            return trail[0]
+
+    def _trail(self) -> list[str]:
+        path = f"{self._root}/{CURRENT}"
+        if not self._files.exists(path):
+            return []
+        names = self._files.cat_file(path).decode("ascii", errors="replace").split()
+        if not all(is_version(name) for name in names):
+            raise UserError(f"{self._url}/{CURRENT}: holds anything but names of versions. Push a model again")
+        return list(names)
+
+    def _has(self, version: str) -> bool:
+        return bool(self._files.exists(f"{self._root}/{version}/{_MANIFEST}"))
+
+    def _upload(self, version: str) -> None:
+        folder = self._folder / version
+        artifact.load_path(folder)
+        names = sorted(path.name for path in folder.iterdir() if path.name != _MANIFEST)
+        if isinstance(self._files, LocalFileSystem):  # others have no folders; S3's would make the bucket
+            self._files.makedirs(f"{self._root}/{version}", exist_ok=True)
+        for name in [*names, _MANIFEST]:
+            self._files.put_file(str(folder / name), f"{self._root}/{version}/{name}")
+
+    def _fetch(self, version: str) -> None:
+        if (self._folder / version).is_dir():
+            return
+        staging = self._folder / f"{_FETCHING}{version}"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        for remote in self._files.ls(f"{self._root}/{version}", detail=False):
+            self._files.get_file(remote, str(staging / str(remote).rpartition("/")[2]))
+        try:
+            found = artifact.load_path(staging).manifest.version
+            if found != version:
+                raise UserError(f"{self._url}/{version}: is version {found}. Push it again")
+        except UserError:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        durable.sync_directory(staging)
+        staging.rename(self._folder / version)
+        durable.sync_directory(self._folder)
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # every provider's library has exceptions of its own
+            raise UserError(f"{self._url}: cannot be reached or refuses: {error}") from error

@@ -1,0 +1,144 @@
+"""Models in an object store: a real S3 server (moto's), and a folder by URL."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import boto3
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+
+from shared import artifact
+from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
+from shared.errors import UserError
+from shared.object_store import ObjectStore
+
+MODEL = StudentModel(
+    user_ids=["ann", "bob"],
+    item_ids=["mug", "hat", "pen"],
+    user_embeddings=np.eye(2, dtype=np.float32),
+    item_embeddings=np.array([[1, 2], [3, 4], [5, 6]], np.float32),
+    train_indptr=np.array([0, 1, 2]),
+    train_indices=np.array([1, 0]),
+)
+DATASET = DatasetInfo(name="shop", fingerprint="f", users=2, items=3, interactions=2, split=Split(kind="given"))
+
+
+def publish(store: Path) -> str:
+    return artifact.publish(store, MODEL, Provenance(DATASET, {}, 1, {}))
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The endpoint of an S3 server, named in the environment as the AWS tools read it."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", endpoint)
+        environment.setenv("AWS_ACCESS_KEY_ID", "key")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield endpoint
+    server.stop()
+
+
+@pytest.fixture(params=["s3", "file"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "file":
+        return f"file://{tmp_path}/bucket/models"
+    endpoint = request.getfixturevalue("s3")
+    bucket = f"bucket-{uuid4().hex[:8]}"
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=bucket)
+    return f"s3://{bucket}/models"
+
+
+def test_a_pushed_model_is_pulled_whole_and_live(url: str, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    first, second = publish(here), publish(here)
+    assert set(ObjectStore(url, here).push()) == {first, second}
+    assert ObjectStore(url, there).pull() == second
+    assert artifact.current_version(there) == second
+    for version in (first, second):
+        assert artifact.verify(there / version) == artifact.verify(here / version)
+
+
+def test_what_is_there_is_not_sent_or_fetched_again(url: str, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    version = publish(here)
+    ObjectStore(url, here).push()
+    ObjectStore(url, there).pull()
+    before = (there / version).stat().st_ino
+    assert ObjectStore(url, here).push() == []
+    assert ObjectStore(url, there).pull() == version
+    assert (there / version).stat().st_ino == before
+
+
+def test_a_rollback_travels(url: str, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    first, _ = publish(here), publish(here)
+    ObjectStore(url, here).push()
+    ObjectStore(url, there).pull()
+    artifact.rollback(there)
+    ObjectStore(url, there).push()
+    assert ObjectStore(url, here).pull() == first
+    assert artifact.current_version(here) == first
+
+
+def test_an_empty_object_store_has_no_model_and_is_no_error(url: str, tmp_path: Path) -> None:
+    assert ObjectStore(url, tmp_path / "there").pull() is None
+    assert artifact.current_version(tmp_path / "there") is None
+
+
+def test_a_damaged_version_is_refused_and_the_live_one_stays(tmp_path: Path) -> None:
+    here, there, bucket = tmp_path / "here", tmp_path / "there", tmp_path / "bucket"
+    first = publish(here)
+    store = ObjectStore(f"file://{bucket}", here)
+    store.push()
+    ObjectStore(f"file://{bucket}", there).pull()
+    second = publish(here)
+    store.push()
+    table = bucket / second / "item_embeddings.npy"
+    content = bytearray(table.read_bytes())
+    content[-1] ^= 1
+    table.write_bytes(content)
+    with pytest.raises(UserError, match=r"item_embeddings.npy: its sha256"):
+        ObjectStore(f"file://{bucket}", there).pull()
+    assert artifact.current_version(there) == first
+    assert not (there / second).exists()
+
+
+def test_half_an_upload_is_not_there_for_a_reader(tmp_path: Path) -> None:
+    """What is killed while it uploads has written neither the manifest nor CURRENT."""
+    here, there, bucket = tmp_path / "here", tmp_path / "there", tmp_path / "bucket"
+    first = publish(here)
+    ObjectStore(f"file://{bucket}", here).push()
+    second = publish(here)
+    (bucket / second).mkdir()
+    (bucket / second / "item_embeddings.npy").write_bytes(b"half")
+    assert ObjectStore(f"file://{bucket}", there).pull() == first
+    assert ObjectStore(f"file://{bucket}", here).push() == [second]
+    assert ObjectStore(f"file://{bucket}", there).pull() == second
+
+
+@pytest.mark.parametrize("content", ["../../etc", "a b c", "x" * 2000])
+def test_a_current_that_names_no_version_never_becomes_a_path(tmp_path: Path, content: str) -> None:
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "bucket" / "CURRENT").write_text(content)
+    with pytest.raises(UserError, match=r"CURRENT: holds anything but names of versions"):
+        ObjectStore(f"file://{tmp_path}/bucket", tmp_path / "there").pull()
+
+
+def test_a_bucket_that_is_not_there_is_said_by_its_url(s3: str, tmp_path: Path) -> None:
+    assert os.environ["AWS_ENDPOINT_URL"] == s3
+    publish(tmp_path / "here")
+    with pytest.raises(UserError, match=r"s3://nowhere/models: cannot be reached or refuses"):
+        ObjectStore("s3://nowhere/models", tmp_path / "here").push()
+
+
+def test_an_unknown_kind_of_url_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nosuch://x: cannot be used as an object store"):
+        ObjectStore("nosuch://x", tmp_path)
