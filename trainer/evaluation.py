@@ -19,6 +19,9 @@ USERS_PER_CHUNK = 512
 SCORES_PER_CHUNK = 2**25
 MOST_USERS = 50_000
 
+Scores = Callable[[NDArray[np.int64]], Tensor]
+"""From users (n,) to scores (n, items), a new tensor at each call."""
+
 
 def recall(hits: NDArray[np.bool_], relevant: NDArray[np.int64], cutoff: int) -> NDArray[np.float64]:
     """Recall@K of each user: ``|top-K and relevant| / |relevant|``.
@@ -87,20 +90,59 @@ def evaluate(embeddings: Tensor, holdout: Holdout) -> dict[str, float]:
     return evaluate_scores(scores, holdout)
 
 
-def evaluate_scores(scores: Callable[[NDArray[np.int64]], Tensor], holdout: Holdout) -> dict[str, float]:
-    """The same figures of any scores: a function from users (n,) to (n, items), a new tensor at each call."""
+def evaluate_scores(scores: Scores, holdout: Holdout) -> dict[str, float]:
+    """The same figures of any scores."""
+    return ranked(scores, holdout).metrics()
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best items of each judged user, and which of them were to be found.
+
+    Attributes:
+        users: (n,) the users that are judged.
+        items: (n, max(CUTOFFS)) or fewer columns, the best items, best first.
+        hits: of the same shape, whether the item is held out.
+        relevant: (n,) how many items are held out, at least 1.
+    """
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    hits: NDArray[np.bool_]
+    relevant: NDArray[np.int64]
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the users; all NaN if there is none."""
+        if len(self.users) == 0:
+            return {f"{name}@{cutoff}": float("nan") for name in ("recall", "ndcg") for cutoff in CUTOFFS}
+        return {
+            f"{name}@{cutoff}": float(metric(self.hits, self.relevant, cutoff).mean())
+            for name, metric in (("recall", recall), ("ndcg", ndcg))
+            for cutoff in CUTOFFS
+        }
+
+
+def ranked(scores: Scores, holdout: Holdout) -> Ranking:
+    """Rank all items that are not masked, for every user that is judged."""
     users = holdout.users()
-    if len(users) == 0:
-        return {f"{name}@{cutoff}": float("nan") for name in ("recall", "ndcg") for cutoff in CUTOFFS}
+    lists = ranked_for(scores, users, holdout)
+    return Ranking(users, lists, found(lists, users, holdout), np.diff(holdout.held_out.indptr)[users].astype(np.int64))
+
+
+def ranked_for(scores: Scores, users: NDArray[np.int64], holdout: Holdout) -> NDArray[np.int64]:
+    """The best items of some users, (n, max(CUTOFFS)), training items masked."""
     size = max(1, min(USERS_PER_CHUNK, SCORES_PER_CHUNK // holdout.training.shape[1]))
-    chunks = (users[start : start + size] for start in range(0, len(users), size))
-    hits = np.concatenate([_hits(scores(chunk), chunk, holdout) for chunk in chunks])
-    relevant = np.diff(holdout.held_out.indptr)[users].astype(np.int64)
-    return {
-        f"{name}@{cutoff}": float(metric(hits, relevant, cutoff).mean())
-        for name, metric in (("recall", recall), ("ndcg", ndcg))
-        for cutoff in CUTOFFS
-    }
+    chunks = [users[start : start + size] for start in range(0, len(users), size)]
+    lists = [_best(scores(chunk), chunk, holdout) for chunk in chunks]
+    return np.concatenate(lists) if lists else np.empty((0, max(CUTOFFS)), np.int64)
+
+
+def found(lists: NDArray[np.int64], users: NDArray[np.int64], holdout: Holdout) -> NDArray[np.bool_]:
+    """Which items of the lists, (n, any), are held out of their users (n,)."""
+    relevant = holdout.held_out[users]
+    pairs = relevant.tocoo()
+    keys = pairs.row.astype(np.int64) * relevant.shape[1] + pairs.col
+    return np.isin(np.arange(len(users))[:, None] * relevant.shape[1] + lists, keys)
 
 
 def top_items(scores: Tensor, count: int) -> NDArray[np.int64]:
@@ -121,12 +163,7 @@ def top_items(scores: Tensor, count: int) -> NDArray[np.int64]:
     return best
 
 
-def _hits(scores: Tensor, users: NDArray[np.int64], holdout: Holdout) -> NDArray[np.bool_]:
+def _best(scores: Tensor, users: NDArray[np.int64], holdout: Holdout) -> NDArray[np.int64]:
     rows, columns = holdout.training[users].nonzero()
     scores[torch.as_tensor(rows), torch.as_tensor(columns)] = -torch.inf
-    best = top_items(scores, max(CUTOFFS))
-    relevant = holdout.held_out[users]
-    pairs = relevant.tocoo()
-    keys = pairs.row.astype(np.int64) * relevant.shape[1] + pairs.col
-    ranked = np.arange(len(users))[:, None] * relevant.shape[1] + best
-    return np.isin(ranked, keys)
+    return top_items(scores, max(CUTOFFS))

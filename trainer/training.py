@@ -26,6 +26,7 @@ from trainer.linear_teacher import LinearTeacher
 from trainer.recipe import Recipe
 from trainer.sampler import TripletSampler, epoch_generator
 from trainer.stopwatch import stopped_items, stopwatch
+from trainer.warm_start import WarmStart
 
 LINEAR_TEACHER = "linear"
 SELECTION_METRIC = "recall@20"
@@ -122,7 +123,20 @@ class TrainingRun:
         folder: Path,
         device: torch.device,
         listener: Listener | None = None,
+        warm_start: WarmStart | None = None,
     ) -> None:
+        """Prepare everything, and take up what the folder has.
+
+        Args:
+            dataset: to learn from.
+            recipe: how.
+            seed: of initialisation and sampling.
+            folder: where checkpoints and ``metrics.jsonl`` go.
+            device: where to compute.
+            listener: told how far it is.
+            warm_start: an earlier model to begin from instead of from chance or the linear teacher; it has to be the
+                same one whenever the run is taken up.
+        """
         self._recipe = recipe
         self._seed = seed
         self._folder = folder
@@ -135,6 +149,7 @@ class TrainingRun:
         self._test = Holdout(inputs.interactions, dataset.interactions(TEST))
         self._require_enough_data(dataset.name)
         self._model = Distillation(inputs, recipe, seed)
+        self._inputs = inputs
         self._linear = inputs.linear
         self.progress = Progress()
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,19 +157,37 @@ class TrainingRun:
             self._restore()
         else:
             (folder / METRICS_FILE).unlink(missing_ok=True)
-            self._model.start_from_linear_teacher(seed)
+            if warm_start is None:
+                self._model.start_from_linear_teacher(seed)
+            else:
+                warm_start.begin(self._model, inputs, dataset)
 
-    def finish(self) -> TrainedStudent:
-        """Train until early stopping or the recipe's last epoch, and judge the best epoch on the test split."""
-        self.train()
+    def finish(self, may_go_on: Callable[[], bool] = lambda: True) -> TrainedStudent:
+        """Train as ``train`` does, and judge the best epoch on the test split."""
+        self.train(may_go_on)
         return self._best_student()
 
-    def train(self) -> None:
-        """Train until early stopping or the recipe's last epoch."""
+    def train(self, may_go_on: Callable[[], bool] = lambda: True) -> None:
+        """Train until early stopping, the recipe's last epoch, or no more may be begun; one epoch is run always."""
         if self._linear is not None and not self.progress.epoch:
             self._judge_linear_teacher(self._linear)
         while self.progress.epoch < self._recipe.epochs and not self._is_out_of_patience():
+            if self.progress.epoch and not may_go_on():
+                break
             self._run_epoch()
+
+    def teacher_embeddings(self) -> dict[str, NDArray[np.float32]]:
+        """What each view's teacher knows, (users + items, width): of the best epoch once the run is finished."""
+        return {name: view.cpu().numpy() for name, view in self._model.teacher_embeddings().items()}
+
+    @property
+    def linear_teacher(self) -> LinearTeacher | None:
+        """The linear teacher, if the recipe wants it."""
+        return self._linear
+
+    def for_warm_start(self, dataset: Dataset) -> WarmStart:
+        """What a later run can begin from: the model of the best epoch, once the run is finished."""
+        return WarmStart.of(self._model, self._inputs, dataset)
 
     @stopwatch("linear teacher's figures")
     def _judge_linear_teacher(self, teacher: LinearTeacher) -> None:

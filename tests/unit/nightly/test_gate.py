@@ -1,0 +1,170 @@
+"""The gate lets a good challenger through and refuses bad ones; all of them were really trained."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.unit.nightly.conftest import Nights
+from trainer.dataset import TRAIN, Dataset
+from trainer.nightly.candidate import Candidate, fresh_holdout
+from trainer.nightly.contenders import Challenger, challenger, champion
+from trainer.nightly.gate import Verdict, judge
+from trainer.nightly.settings import GateSettings
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = GateSettings(ndcg_margin=0.1, teacher_margin=0.1)
+
+
+@pytest.fixture(scope="module")
+def good(nights: Nights) -> Candidate:
+    return nights.train(nights.today)
+
+
+def verdict(nights: Nights, candidate: Candidate, dataset: Dataset | None = None, **shares: float) -> Verdict:
+    data = dataset or nights.today
+    holdout = fresh_holdout(data)
+    trained = candidate.trained
+    today = challenger(trained.user_embeddings, trained.item_embeddings, holdout.training)
+    standing = champion(nights.champion, data, teacher_shares=shares)
+    return judge(Challenger(today, candidate.teachers), standing, data, holdout, SETTINGS)
+
+
+def failed(found: Verdict) -> set[str]:
+    return {check.name for check in found.checks if not check.passed}
+
+
+def with_embeddings(candidate: Candidate, **tables: np.ndarray) -> Candidate:
+    return replace(candidate, trained=replace(candidate.trained, **tables))
+
+
+def test_a_good_challenger_is_promoted_and_every_figure_is_said(nights: Nights, good: Candidate) -> None:
+    found = verdict(nights, good)
+    assert failed(found) == set()
+    assert found.promoted
+    document = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    assert document["verdict"] == "promoted"
+    assert document["figures"]["challenger.ndcg@20"] == pytest.approx(good.trained.test["ndcg@20"], abs=1e-6)
+    low, mean, high = (document["figures"][f"difference{end}"] for end in (".low", "", ".high"))
+    assert low < mean < high
+    assert mean == pytest.approx(
+        document["figures"]["challenger.ndcg@20"] - document["figures"]["champion.ndcg@20"], abs=1e-9
+    )
+    for name in ("id", "image", "text", "linear"):
+        assert document["figures"][f"teacher.{name}.ndcg@20"] > 0
+
+
+def test_nan_weights_are_refused(nights: Nights, good: Candidate) -> None:
+    users = good.trained.user_embeddings.copy()
+    users[7, 3] = np.nan
+    found = verdict(nights, with_embeddings(good, user_embeddings=users))
+    assert not found.promoted
+    assert "1 of 300 user embeddings hold NaN or infinity" in found.reasons
+    json.dumps(found.as_dict(), allow_nan=False)
+
+
+def test_users_collapsed_to_one_vector_are_refused(nights: Nights, good: Candidate) -> None:
+    one = np.tile(good.trained.user_embeddings.mean(axis=0), (300, 1))
+    found = verdict(nights, with_embeddings(good, user_embeddings=one))
+    assert {"spread of user embeddings", "mean cosine of user embeddings"} <= failed(found)
+    assert not found.promoted
+
+
+def test_shuffled_labels_are_refused(nights: Nights) -> None:
+    items = nights.today.items.copy()
+    training = nights.today.labels == TRAIN
+    items[training] = np.random.default_rng(0).permutation(items[training])
+    found = verdict(nights, nights.train(replace(nights.today, items=items)))
+    assert {"NDCG@20, all users", "image teacher alive"} <= failed(found)
+    assert not found.promoted
+
+
+def test_a_teacher_whose_encoder_says_the_same_of_everything_is_refused(nights: Nights) -> None:
+    image = nights.today.modalities["image"]
+    constant = np.where(image.present[:, None], np.float32(1), np.float32(0)) * np.ones((1, 8), np.float32)
+    blind = replace(nights.today, modalities=nights.today.modalities | {"image": replace(image, features=constant)})
+    found = verdict(nights, nights.train(blind), blind)
+    assert "spread of the image features" in failed(found)
+    assert not found.promoted
+
+
+def test_a_teacher_that_lost_what_it_had_is_refused(nights: Nights, good: Candidate) -> None:
+    """Its lists turned round: the worst of what it would have said."""
+    text = good.teachers["text"]
+    others = np.random.default_rng(0).integers(0, 120, text.lists.shape)
+    dead = replace(good, teachers=good.teachers | {"text": replace(text, lists=others)})
+    found = verdict(nights, dead, text=0.9)
+    assert {"text teacher's share", "text teacher alive"} & failed(found)
+    assert not found.promoted
+
+
+def test_a_catalogue_of_which_half_is_missing_is_refused(nights: Nights) -> None:
+    halved = without_items(nights.today, np.arange(120) % 2 == 0)
+    found = verdict(nights, nights.train(halved), halved)
+    assert {"items kept", "interactions kept"} <= failed(found)
+    assert any(reason.startswith("50.0% of the champion's 120 items") for reason in found.reasons)
+
+
+def test_a_truncated_log_is_refused(nights: Nights) -> None:
+    half = np.zeros(len(nights.today.users), np.bool_)
+    half[np.argsort(nights.today.timestamps)[: len(half) // 2]] = True
+    truncated = nights.today.where(half | (nights.today.labels != TRAIN))
+    found = verdict(nights, nights.train(truncated), truncated)
+    assert "interactions kept" in failed(found)
+    assert not found.promoted
+
+
+def test_what_rightly_went_is_not_missed(nights: Nights) -> None:
+    kept = nights.today.users > 30
+    smaller = nights.today.where(kept)
+    missed = champion(nights.champion, smaller)
+    assert missed.pairs_kept < missed.pairs_total
+    rightly = champion(nights.champion, smaller, gone_users=nights.today.user_ids[:31], gone_items=["no such item"])
+    assert rightly.pairs_kept == rightly.pairs_total == missed.pairs_kept
+
+
+def test_the_champion_folds_in_whom_it_does_not_know(nights: Nights) -> None:
+    """A user's scores are those of the service for the same history."""
+    from service.engine import Engine
+    from service.queries import Query
+
+    holdout = fresh_holdout(nights.today)
+    standing = champion(nights.champion, nights.today).contender
+    engine = Engine(nights.champion)
+    for user in (0, 17, 200):
+        history = [nights.today.item_ids[item] for item in holdout.training[user].indices]
+        answer = engine.recommend(Query(user_id=nights.today.user_ids[user], history=history, k=10))
+        scores = standing.scores(np.array([user])).numpy()[0]
+        places = {item: place for place, item in enumerate(nights.today.item_ids)}
+        given = [scores[places[item.item_id]] for item in answer.items]
+        assert given == pytest.approx([item.score for item in answer.items], rel=1e-4, abs=1e-5)
+
+
+def test_without_a_champion_only_absolute_checks_are_made(nights: Nights, good: Candidate) -> None:
+    holdout = fresh_holdout(nights.today)
+    trained = good.trained
+    today = Challenger(
+        challenger(trained.user_embeddings, trained.item_embeddings, holdout.training), good.teachers, index_recall=0.5
+    )
+    found = judge(today, None, nights.today, holdout, SETTINGS)
+    assert failed(found) == {"index recall"}
+    assert not any("champion" in check.reason for check in found.checks)
+
+
+def without_items(dataset: Dataset, kept: np.ndarray) -> Dataset:
+    """A dataset whose catalogue lost items, with dense ids anew."""
+    places = np.cumsum(kept) - 1
+    smaller = dataset.where(kept[dataset.items])
+    modalities = {
+        name: replace(each, features=each.features[kept], present=each.present[kept])
+        for name, each in dataset.modalities.items()
+    }
+    return replace(
+        smaller,
+        items=places[smaller.items],
+        item_ids=[each for each, keep in zip(dataset.item_ids, kept, strict=True) if keep],
+        catalogue=[each for each, keep in zip(dataset.catalogue, kept, strict=True) if keep],
+        modalities=modalities,
+    )

@@ -1,0 +1,1 @@
+"""The nightly loop: events in, a better model out, or none."""
