@@ -7,7 +7,7 @@ The same code runs against a server of one's own and against one embedded in a f
 from shared.state.breaker import StateUnavailable
 from shared.state.live_items import Encoded, LiveItem, LiveItems, LiveItemsFull
 from shared.state.opening import check_url, open_state
-from shared.state.store import RecentEvent, RecentEvents, RetiredItems, UserState
+from shared.state.store import RecentEvent, RecentEvents, Recorded, RetiredItems, UserState
 
 __all__ = [
     "Encoded",
@@ -16,6 +16,7 @@ __all__ = [
     "LiveItemsFull",
     "RecentEvent",
     "RecentEvents",
+    "Recorded",
     "RetiredItems",
     "StateUnavailable",
     "UserState",

@@ -13,7 +13,7 @@ OPEN_SECONDS = 1.0
 """How long nothing is tried after Redis did not answer, and the least time between two attempts until it does."""
 
 _Answer = TypeVar("_Answer")
-_CODES = ("OOM", "MISCONF", "READONLY", "NOPERM", "NOREPLICAS", "WRONGTYPE")
+_CODES = ("LOGFULL", "OOM", "MISCONF", "READONLY", "NOPERM", "NOREPLICAS", "WRONGTYPE")
 _log = logging.getLogger(__name__)
 
 

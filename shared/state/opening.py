@@ -1,5 +1,6 @@
 """Finds the Redis that the settings name."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -9,6 +10,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from shared.errors import UserError
+from shared.events import DEFAULT_WEIGHTS
 from shared.state.embedded import EmbeddedServer
 from shared.state.store import UserState
 
@@ -23,21 +25,22 @@ _HOW_TO_MEND = (
 )
 
 
-def open_state(url: str | None, folder: Path | None) -> UserState:
+def open_state(url: str | None, folder: Path | None, weights: Mapping[str, float] = DEFAULT_WEIGHTS) -> UserState:
     """Open the user state on the server that ``url`` names, or else on one embedded in ``folder``.
 
-    A server that is named need not be there yet; :meth:`UserState.ping` says whether it is.
+    ``weights`` say which events hide items, see :data:`shared.events.DEFAULT_WEIGHTS`. A server that is named need
+    not be there yet; :meth:`UserState.ping` says whether it is.
 
     Raises:
         UserError: neither is given, the URL is not one, or the embedded server does not start. The message never
             holds the URL, because a password may be in it.
     """
     if url:
-        return UserState(_client(url))
+        return UserState(_client(url), None, weights)
     if folder is None:
         raise UserError(f"MTS4MM_REDIS_URL is not set and there is no folder for an embedded server: {_HOW_TO_MEND}")
     server = EmbeddedServer(folder)
-    return UserState(_client(f"unix://{quote(str(server.socket))}"), server)
+    return UserState(_client(f"unix://{quote(str(server.socket))}"), server, weights)
 
 
 def check_url(url: str) -> None:

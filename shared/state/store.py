@@ -4,13 +4,20 @@
 key                                     value                                                     lives for
 ======================================  ========================================================  ================
 ``mts4mm:recent:<digest of user id>``   sorted set of events, the ``MOST_RECENT`` newest          ``STATE_TTL``
+``mts4mm:hidden:<digest of user id>``   sorted set of items, the ``MOST_HIDDEN`` last hidden      ``HIDDEN_TTL``
 ``mts4mm:event:<digest of event id>``   empty: the event has been counted                         ``EVENT_TTL``
 ``mts4mm:forgotten:<digest of user>``   when the user was forgotten, and the user id              ``TOMBSTONE_TTL``
 ``mts4mm:arrivals``                     counts events, for the order among equal timestamps       ``STATE_TTL``
+``mts4mm:events``                       stream of all events counted, ``MOST_LOGGED`` at most     the nightly job
 ``mts4mm:retired``                      set of item ids; at most the items there ever were        ever
 ``mts4mm:retired:version``              changes with the set                                      ever
 ``mts4mm:items``...                     see :mod:`shared.state.live_items`                        ever
 ======================================  ========================================================  ================
+
+The stream has an entry an event with one field, ``e``: the event as :func:`shared.events.encode` writes it. The
+nightly job moves it into files and then trims it; where that does not happen for so long that it is full, events are
+refused rather than dropped. Whoever changes retired items, live items or models says so on the channel
+``mts4mm:changes``.
 
 An id from outside is in a key as the hexadecimal BLAKE2b digest (160 bits) of its UTF-8 bytes: of one length, of
 plain characters, and no two ids share a key. Redis must not evict (``maxmemory-policy noeviction``, its
@@ -19,9 +26,10 @@ it is one Redis, not a cluster.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 from hashlib import blake2b
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -30,8 +38,9 @@ from uuid import uuid4
 import redis
 from redis.client import Pipeline
 
-from shared.events import Event
+from shared.events import DEFAULT_WEIGHTS, FULL_WEIGHT, Event, encode
 from shared.state.breaker import Breaker
+from shared.state.changes import Changes
 from shared.state.embedded import EmbeddedServer
 from shared.state.live_items import LiveItems
 
@@ -39,6 +48,18 @@ MOST_RECENT = 200
 """Events kept of a user; the training has the others."""
 STATE_TTL = timedelta(days=30)
 """How long a user's events outlive the last of them. By then the training has had them thirty times."""
+MOST_HIDDEN = 1000
+"""Items kept that a user does not want to see."""
+HIDDEN_TTL = timedelta(days=365)
+"""How long they outlive the last of them: no training knows of them, so they must last."""
+EVENT_STREAM = "mts4mm:events"
+"""The stream that the nightly job reads."""
+EVENT_FIELD = "e"
+"""The field of an entry that holds the event."""
+MOST_LOGGED = 5_000_000
+"""Events that wait for the nightly job at most; with ids of usual length they take about 1.5 GB."""
+CHANGES = "mts4mm:changes"
+"""The channel on which any message says: look again."""
 EVENT_TTL = timedelta(days=7)
 """How long an event that is sent again is recognised."""
 TOMBSTONE_TTL = timedelta(days=365)
@@ -48,28 +69,44 @@ It has to outlive every model that still knows the user: a nightly training that
 an older model. A year does, and bounds what is kept of somebody who asked to be forgotten.
 """
 
-_RECENT, _EVENT, _FORGOTTEN = "mts4mm:recent:", "mts4mm:event:", "mts4mm:forgotten:"
+_RECENT, _HIDDEN, _EVENT, _FORGOTTEN = "mts4mm:recent:", "mts4mm:hidden:", "mts4mm:event:", "mts4mm:forgotten:"
 _ARRIVALS, _RETIRED, _RETIRED_VERSION = "mts4mm:arrivals", "mts4mm:retired", "mts4mm:retired:version"
 _SCAN_COUNT = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _Answer = TypeVar("_Answer")
 
-# The one write that can fail for what is stored already, ZADD, comes before the one that marks the event as counted.
+# What can fail for what is stored already comes before what marks the event as counted: sent again, it is counted.
+# The log may then have it twice, which whoever reads the log tells by its id.
 _RECORD = """
+local arrivals, stream = KEYS[1], KEYS[2]
+if redis.call('XLEN', stream) + (#KEYS - 2) / 4 > tonumber(ARGV[6]) then
+  return redis.error_reply('LOGFULL the log of events is full: run mts4mm nightly')
+end
 local recorded = {}
-for i = 1, (#KEYS - 1) / 3 do
-  local event, recent, tombstone = KEYS[3 * i - 1], KEYS[3 * i], KEYS[3 * i + 1]
-  local timestamp, payload = ARGV[2 * i + 2], ARGV[2 * i + 3]
+for i = 1, (#KEYS - 2) / 4 do
+  local event, recent, hidden, tombstone = KEYS[4 * i - 1], KEYS[4 * i], KEYS[4 * i + 1], KEYS[4 * i + 2]
+  local timestamp, payload, entry = ARGV[5 * i + 2], ARGV[5 * i + 3], ARGV[5 * i + 4]
+  local item, effect = ARGV[5 * i + 5], ARGV[5 * i + 6]
   local forgotten = redis.call('GET', tombstone)
-  recorded[i] = 0
-  if redis.call('EXISTS', event) == 0
-      and not (forgotten and tonumber(timestamp) <= tonumber(string.match(forgotten, '^%d+'))) then
-    local arrival = string.format('%016d', redis.call('INCR', KEYS[1]))
-    redis.call('EXPIRE', KEYS[1], ARGV[2])
+  if redis.call('EXISTS', event) == 1 then
+    recorded[i] = 0
+  elseif forgotten and tonumber(timestamp) <= tonumber(string.match(forgotten, '^%d+')) then
+    recorded[i] = 2
+  else
+    local arrival = string.format('%016d', redis.call('INCR', arrivals))
+    redis.call('EXPIRE', arrivals, ARGV[2])
     redis.call('ZADD', recent, timestamp, arrival .. payload)
     redis.call('ZREMRANGEBYRANK', recent, 0, -ARGV[1] - 1)
     redis.call('EXPIRE', recent, ARGV[2])
+    if effect == 'hide' then
+      redis.call('ZADD', hidden, 'GT', timestamp, item)
+      redis.call('ZREMRANGEBYRANK', hidden, 0, -ARGV[4] - 1)
+      redis.call('EXPIRE', hidden, ARGV[5])
+    elseif effect == 'show' and tonumber(redis.call('ZSCORE', hidden, item) or 'inf') <= tonumber(timestamp) then
+      redis.call('ZREM', hidden, item)
+    end
+    redis.call('XADD', stream, '*', 'e', entry)
     redis.call('SET', event, '', 'EX', ARGV[3])
     recorded[i] = 1
   end
@@ -80,16 +117,27 @@ return recorded
 # One string for all events of a user: the client takes long to read many short ones.
 _READ = """
 local answers = {}
-for i = 1, #KEYS, 2 do
+for i = 1, #KEYS, 3 do
   local events = redis.call('ZREVRANGE', KEYS[i], 0, -1)
   for j, member in ipairs(events) do
     events[j] = string.sub(member, 17)
   end
   answers[i] = table.concat(events, ',')
-  answers[i + 1] = redis.call('GET', KEYS[i + 1])
+  answers[i + 1] = table.concat(redis.call('ZRANGE', KEYS[i + 1], 0, -1, 'WITHSCORES'), ',')
+  answers[i + 2] = redis.call('GET', KEYS[i + 2])
 end
 return answers
 """
+
+
+class Recorded(IntEnum):
+    """What became of an event."""
+
+    REPEATED = 0
+    """Its id was counted before, in the same list too."""
+    COUNTED = 1
+    FORGOTTEN = 2
+    """It is from before its user was last forgotten, and stays forgotten."""
 
 
 class RecentEvent(NamedTuple):
@@ -103,10 +151,17 @@ class RecentEvent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RecentEvents:
-    """A user's newest events, by timestamp and then arrival, and when the user was last forgotten, if ever."""
+    """What is known of a user.
+
+    Attributes:
+        events: the newest ones first, by timestamp and then arrival.
+        forgotten_at: when the user was last forgotten, if ever.
+        hidden: the items that the user does not want to see, and since when.
+    """
 
     events: list[RecentEvent]
     forgotten_at: datetime | None
+    hidden: Mapping[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +181,20 @@ class UserState:
         live_items: items that came after the training.
     """
 
-    def __init__(self, client: redis.Redis, server: EmbeddedServer | None = None) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        server: EmbeddedServer | None = None,
+        weights: Mapping[str, float] = DEFAULT_WEIGHTS,
+    ) -> None:
         """Take a client that gives bytes; nothing is sent before the first call.
 
         Args:
             client: connects with short timeouts and does not retry.
             server: the embedded server behind the client, if it is one.
+            weights: the types of events that hide an item (below 0), and that take that back (of full weight).
         """
+        self._weights = weights
         self._client = client
         self._server = server
         self._breaker = Breaker()
@@ -149,35 +211,36 @@ class UserState:
         """Ask Redis whether it is there."""
         self._call(self._client.ping)
 
-    def record(self, events: Sequence[Event]) -> list[bool]:
-        """Count events, each entirely or not at all, and all of them at once for a reader.
+    def record(self, events: Sequence[Event]) -> list[Recorded]:
+        """Count events and log them, each entirely or not at all, and all of them at once for a reader.
 
         Returns:
-            ``[len(events)]``: ``False`` for an event whose id was counted before, in this list too, and for one from
-            before its user was last forgotten, which stays forgotten.
+            ``[len(events)]``: what became of each.
         """
         if not events:
             return []
-        keys = [_ARRIVALS]
+        keys = [_ARRIVALS, EVENT_STREAM]
         args: list[int | str] = [MOST_RECENT, _seconds(STATE_TTL), _seconds(EVENT_TTL)]
+        args += [MOST_HIDDEN, _seconds(HIDDEN_TTL), MOST_LOGGED]
         for event in events:
             user = _digest(event.user_id)
-            keys += [_EVENT + _digest(event.event_id), _RECENT + user, _FORGOTTEN + user]
+            keys += [_EVENT + _digest(event.event_id), _RECENT + user, _HIDDEN + user, _FORGOTTEN + user]
             microseconds = _microseconds(event.timestamp)
-            args += [microseconds, _compact([event.item_id, event.type, microseconds, event.weight])]
+            payload = _compact([event.item_id, event.type, microseconds, event.weight])
+            args += [microseconds, payload, encode(event), _compact(event.item_id), self._effect(event.type)]
         recorded: list[int] = self._call(lambda: self._record(keys, args))
-        return [flag == 1 for flag in recorded]
+        return [Recorded(outcome) for outcome in recorded]
 
     def recent(self, user_ids: Sequence[str]) -> list[RecentEvents]:
         """Return what is known of users, in the order asked for; of an unknown one, nothing."""
         if not user_ids:
             return []
         digests = [_digest(user_id) for user_id in user_ids]
-        keys = [prefix + digest for digest in digests for prefix in (_RECENT, _FORGOTTEN)]
+        keys = [prefix + digest for digest in digests for prefix in (_RECENT, _HIDDEN, _FORGOTTEN)]
         answers: list[Any] = self._call(lambda: self._read(keys))
         return [
-            RecentEvents(_events(events), None if tombstone is None else _tombstone(tombstone)[1])
-            for events, tombstone in zip(answers[::2], answers[1::2], strict=True)
+            RecentEvents(_events(events), None if tombstone is None else _tombstone(tombstone)[1], _hidden(hidden))
+            for events, hidden, tombstone in zip(answers[::3], answers[1::3], answers[2::3], strict=True)
         ]
 
     def forget(self, user_id: str) -> datetime:
@@ -189,7 +252,7 @@ class UserState:
         now = datetime.now(UTC)
         digest = _digest(user_id)
         pipeline = self._client.pipeline(transaction=True)
-        pipeline.delete(_RECENT + digest)
+        pipeline.delete(_RECENT + digest, _HIDDEN + digest)
         pipeline.set(_FORGOTTEN + digest, b"%d %s" % (_microseconds(now), _bytes(user_id)), ex=TOMBSTONE_TTL)
         self._call(pipeline.execute)
         return now
@@ -227,6 +290,14 @@ class UserState:
         version: Any = self._call(lambda: self._client.get(_RETIRED_VERSION))
         return None if version is None else _text(version)
 
+    def announce(self) -> None:
+        """Tell every service that something has changed: models, or items."""
+        self._call(lambda: self._client.publish(CHANGES, b""))
+
+    def changes(self) -> Changes:
+        """Listen to what :meth:`announce` tells; for one thread."""
+        return Changes(self._client, CHANGES)
+
     def close(self) -> None:
         """Let go of the connections, and of the embedded server if it is one."""
         self._client.close()
@@ -249,6 +320,10 @@ class UserState:
             self._server.ensure_running()
         return work()
 
+    def _effect(self, type_: str) -> str:
+        weight = self._weights.get(type_, 0.0)
+        return "hide" if weight < 0 else "show" if weight >= FULL_WEIGHT else ""
+
     def _scan(self, cursor: int) -> tuple[int, list[bytes]]:
         found: Any = self._call(lambda: self._client.scan(cursor, f"{_FORGOTTEN}*", _SCAN_COUNT))
         return found[0], found[1]
@@ -265,6 +340,7 @@ class UserState:
         change(pipeline, items)
         # A counter would start again where Redis lost its data, and might then repeat a version.
         pipeline.set(_RETIRED_VERSION, uuid4().hex)
+        pipeline.publish(CHANGES, b"")
         self._call(pipeline.execute)
 
 
@@ -298,6 +374,16 @@ def _events(joined: bytes) -> list[RecentEvent]:
         RecentEvent(item_id, type_, _EPOCH + timedelta(microseconds=microseconds), weight)
         for item_id, type_, microseconds, weight in json.loads(b"[%s]" % joined)
     ]
+
+
+def _hidden(joined: bytes) -> dict[str, datetime]:
+    if not joined:
+        return {}
+    flat = json.loads(b"[%s]" % joined)
+    return {
+        item_id: _EPOCH + timedelta(microseconds=microseconds)
+        for item_id, microseconds in zip(flat[::2], flat[1::2], strict=True)
+    }
 
 
 def _tombstone(stored: bytes) -> tuple[str, datetime]:

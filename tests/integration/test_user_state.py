@@ -26,10 +26,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from shared.errors import UserError
-from shared.events import Event
-from shared.state import RecentEvent, RecentEvents, StateUnavailable, UserState, open_state
+from shared.events import Event, decode
+from shared.state import RecentEvent, RecentEvents, Recorded, StateUnavailable, UserState, open_state, store
 from shared.state.breaker import OPEN_SECONDS, Breaker
-from shared.state.store import EVENT_TTL, MOST_RECENT, STATE_TTL, TOMBSTONE_TTL
+from shared.state.store import EVENT_STREAM, EVENT_TTL, HIDDEN_TTL, MOST_HIDDEN, MOST_RECENT, STATE_TTL, TOMBSTONE_TTL
 
 PASSWORD = "p4ss wörd/#:@?%"
 PERCENT_ENCODED = "p4ss%20w%C3%B6rd%2F%23%3A%40%3F%25"
@@ -204,14 +204,21 @@ def test_a_user_keeps_only_the_newest_events(state: UserState) -> None:
 
 
 def test_every_key_dies_in_time(state: UserState) -> None:
-    state.record([event(f"e{n}", user_id=f"u{n}") for n in range(5)])
+    state.record([event(f"e{n}", user_id=f"u{n}", type=["view", "hide"][n % 2]) for n in range(5)])
     state.forget("u1")
     state.forget("never seen")
     state.record([event("again", user_id="u1", timestamp=datetime.now(UTC) + timedelta(hours=1))])
 
     lives = {key: state._client.ttl(key) for key in state._client.scan_iter()}
 
-    bounds = {b"recent": STATE_TTL, b"arrivals": STATE_TTL, b"event": EVENT_TTL, b"forgotten": TOMBSTONE_TTL}
+    assert lives.pop(EVENT_STREAM.encode()) == -1, "the nightly job trims it"
+    bounds = {
+        b"recent": STATE_TTL,
+        b"hidden": HIDDEN_TTL,
+        b"arrivals": STATE_TTL,
+        b"event": EVENT_TTL,
+        b"forgotten": TOMBSTONE_TTL,
+    }
     assert {key.split(b":")[1] for key in lives} == bounds.keys()
     for key, seconds in lives.items():
         bound = bounds[key.split(b":")[1]].total_seconds()
@@ -248,10 +255,96 @@ def test_what_a_forgotten_user_did_before_stays_forgotten_and_what_comes_after_c
     when = state.forget("u")
 
     late = [event("1"), event("2", timestamp=when), event("3", timestamp=when + timedelta(microseconds=1))]
-    assert state.record(late) == [False, False, True]
+    assert state.record(late) == [Recorded.REPEATED, Recorded.FORGOTTEN, Recorded.COUNTED]
     assert state.recent(["u"]) == [
         RecentEvents([RecentEvent("i", "view", when + timedelta(microseconds=1), None)], when)
     ]
+
+
+def logged(state: UserState) -> list[Event]:
+    """The events in the log, oldest first."""
+    entries: Any = state._client.xrange(EVENT_STREAM)
+    assert all(fields.keys() == {b"e"} for _, fields in entries)
+    return [decode(fields[b"e"]) for _, fields in entries]
+
+
+def test_every_event_that_counts_is_logged_once_and_whole(state: UserState) -> None:
+    forgotten_at = state.forget("gone")
+    first = event("1", item_id="ü\n🧦", type="cart", weight=2.5, value=19.99, recommendation_id="r")
+    sent = [first, event("2"), first, event("3", user_id="gone", timestamp=forgotten_at)]
+
+    state.record(sent)
+    state.record([event("2", item_id="other"), event("4")])
+
+    assert logged(state) == [first, event("2"), event("4")]
+
+
+def test_a_full_log_refuses_events_rather_than_losing_any(state: UserState, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MOST_LOGGED", 3)
+    state.record([event("1"), event("2")])
+
+    with pytest.raises(StateUnavailable, match="LOGFULL"):
+        state.record([event("3"), event("4")])
+
+    assert [each.event_id for each in logged(state)] == ["1", "2"]
+    assert state.record([event("3")]) == [Recorded.COUNTED]
+    state._client.xtrim(EVENT_STREAM, maxlen=0)
+    assert state.record([event("4")]) == [Recorded.COUNTED]
+
+
+def test_what_a_user_hides_stays_hidden_past_any_number_of_later_events(state: UserState) -> None:
+    state.record([event("h", item_id='never "again" ü', type="hide", at=1), event("d", item_id="no", type="dislike")])
+    state.record([event(f"v{n}", item_id=f"i{n}", at=2 + n) for n in range(MOST_RECENT)])
+
+    (known,) = state.recent(["u"])
+
+    assert known.hidden == {'never "again" ü': START + timedelta(seconds=1), "no": START}
+    assert {kept.type for kept in known.events} == {"view"}
+    assert state.recent(["other"])[0].hidden == {}
+    state.forget("u")
+    assert state.recent(["u"])[0].hidden == {}
+
+
+def test_only_a_later_event_of_full_weight_shows_a_hidden_item_again(state: UserState) -> None:
+    state.record([event("h", type="hide", at=10)])
+
+    state.record(
+        [event("1", type="view", at=20), event("2", type="like", at=9), event("3", "other", type="like", at=20)]
+    )
+    assert state.recent(["u"])[0].hidden == {"i": START + timedelta(seconds=10)}
+    state.record([event("4", type="hide", at=5)])
+    assert state.recent(["u"])[0].hidden == {"i": START + timedelta(seconds=10)}, "the later hiding is what counts"
+    state.record([event("5", type="like", at=10)])
+    assert state.recent(["u"])[0].hidden == {}
+
+
+def test_a_user_keeps_only_the_items_hidden_last(state: UserState) -> None:
+    state.record([event(f"h{n}", item_id=f"i{n}", type="hide", at=n) for n in range(MOST_HIDDEN + 3)])
+
+    assert state.recent(["u"])[0].hidden.keys() == {f"i{n}" for n in range(3, MOST_HIDDEN + 3)}
+
+
+def test_announcements_are_heard_also_after_redis_was_gone(fragile: Server) -> None:
+    with open_state(fragile.url, None) as state, open_state(fragile.url, None) as other:
+        changes = state.changes()
+        assert changes.wait(0), "something may have changed before"
+        wait_until(lambda: not changes.wait(0.05))
+        other.announce()
+        assert changes.wait(5)
+        other.retire_items(["i"])
+        assert changes.wait(5)
+        assert not changes.wait(0.05)
+
+        fragile.kill()
+        with pytest.raises((redis.RedisError, OSError)):
+            wait_until(lambda: changes.wait(0.05))
+        fragile.start()
+        assert changes.wait(0), "something may have changed meanwhile"
+        wait_until(lambda: answers(other))
+        wait_until(lambda: not changes.wait(0.05))
+        other.announce()
+        assert changes.wait(5)
+        changes.close()
 
 
 def test_all_forgotten_users_are_listed_among_many_keys(state: UserState) -> None:
@@ -318,8 +411,9 @@ def test_any_sequence_of_events_and_forgetting_is_as_a_plain_list_says(
         for id_, user, item, hours, weight in operation:
             at = now + timedelta(hours=hours)
             sent.append(event(f"e{id_}", user, item, timestamp=at, weight=weight))
-            new = f"e{id_}" not in counted and not (user in forgotten and at <= forgotten[user])
-            expected.append(new)
+            too_late = user in forgotten and at <= forgotten[user]
+            new = f"e{id_}" not in counted and not too_late
+            expected.append(Recorded.COUNTED if new else Recorded(2 * (f"e{id_}" not in counted)))
             if new:
                 counted.add(f"e{id_}")
                 kept.append((user, at, len(counted), RecentEvent(item, "view", at, weight)))
