@@ -41,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = _described_app(lifespan=_following(live, overlay))
     app.state.live = live
     app.state.overlay = overlay
+    app.state.event_weights = settings.event_weights
     app.state.started = time.monotonic()
     problems.install(app)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
@@ -73,7 +74,7 @@ def _overlay(settings: Settings, live: LiveModel) -> Overlay:
     url, folder = settings.redis_server, settings.state_folder(settings.models)
     if url is not None:
         check_url(url)
-    return Overlay(lambda: open_state(url, folder), POLL_SECONDS, on_change=live.wake)
+    return Overlay(lambda: open_state(url, folder, settings.event_weights), POLL_SECONDS, on_change=live.wake)
 
 
 def _following(live: LiveModel, overlay: Overlay) -> Lifespan:

@@ -7,6 +7,7 @@
 Requests and answers are the models of ``service/schemas.py``; a wrong request is refused before it is sent.
 """
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from service.schemas import (
     DEFAULT_K,
     BatchRequest,
     BatchResponse,
+    EventsResponse,
     HealthResponse,
     ItemResponse,
     Problem,
@@ -26,8 +28,11 @@ from service.schemas import (
     SimilarResponse,
     UserResponse,
 )
+from shared.events import Event, encode
 
 Answer = TypeVar("Answer", bound=BaseModel)
+
+_JSON = {"content-type": "application/json"}
 
 
 class ServiceError(Exception):
@@ -85,6 +90,14 @@ class Client:
         """Recommend items to many users, all from one model."""
         return self._post("/recommend:batch", request, BatchResponse)
 
+    def record_events(self, events: Sequence[Event]) -> EventsResponse:
+        """Record what users did, up to 1,000 events; those that cannot be taken are in the answer.
+
+        Send the same events again after an error: what was recorded already does not count twice.
+        """
+        content = f'{{"events":[{",".join(map(encode, events))}]}}'
+        return _read(self._http.post(f"{self._url}/events", content=content, headers=_JSON), EventsResponse)
+
     def similar(self, item_id: str, k: int = DEFAULT_K) -> SimilarResponse:
         """The items most like one."""
         return self._get(f"/items/{_segment(item_id)}/similar", SimilarResponse, params={"k": k})
@@ -106,8 +119,7 @@ class Client:
 
     def _post(self, path: str, request: BaseModel, kind: type[Answer]) -> Answer:
         body = request.model_dump_json(by_alias=True, exclude_defaults=True)
-        headers = {"content-type": "application/json"}
-        return _read(self._http.post(self._url + path, content=body, headers=headers), kind)
+        return _read(self._http.post(self._url + path, content=body, headers=_JSON), kind)
 
     def _get(self, path: str, kind: type[Answer], params: dict[str, Any] | None = None) -> Answer:
         return _read(self._http.get(self._url + path, params=params), kind)

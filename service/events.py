@@ -1,76 +1,79 @@
-"""Takes in events: each judged by itself, so that one bad row keeps no good one out.
+"""Takes in events: good rows are recorded, all of them or none; bad ones are named, each by itself.
 
-Knows nothing of HTTP routes.
+Knows nothing of HTTP.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import ValidationError
 
-from service.schemas import EventsResponse, RejectedEvent
+from service.schemas import EventBatch, EventsResponse, RejectedEvent
 from shared.events import Event
 from shared.state import Recorded, UserState
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Rows of a request: the good ones, and what is wrong with the others."""
+class Sorted:
+    """The rows of a batch, the good ones with their places."""
 
-    good: list[Event]
+    good: list[tuple[int, Event]]
     rejected: list[RejectedEvent]
+    pointers: Sequence[str]
 
 
-def judge(rows: Sequence[Any], types: Mapping[str, float], *, lone: bool) -> Judged:
-    """Tell good rows from bad ones.
-
-    Args:
-        rows: JSON values, each of which should be an event.
-        types: the event types there are.
-        lone: whether the one row is the whole body, rather than a batch's first.
-    """
+def sort_out(batch: EventBatch, types: Mapping[str, float]) -> Sorted:
+    """Tell good rows from bad ones; ``types`` are the event types that there are."""
+    pointers = ["#" if batch.lone else f"#/events/{index}" for index in range(len(batch.judged))]
     good, rejected = [], []
-    for index, row in enumerate(rows):
-        place = "#" if lone else f"#/events/{index}"
-        try:
-            event = Event.model_validate(row)
-        except ValidationError as error:
-            rejected.append(_rejected(index, place, error))
-            continue
-        if event.type in types:
-            good.append(event)
+    for index, row in enumerate(batch.judged):
+        if isinstance(row, ValidationError):
+            rejected.append(_faulty(index, pointers[index], row))
+        elif row.type not in types:
+            detail = f"There is no event type of this name. There are: {', '.join(types)}"
+            rejected.append(RejectedEvent(index=index, pointer=f"{pointers[index]}/type", detail=detail))
         else:
-            known = ", ".join(sorted(types))
-            detail = f"There is no event type of this name. There are: {known}"
-            rejected.append(RejectedEvent(index=index, pointer=f"{place}/type", detail=detail))
-    return Judged(good, rejected)
+            good.append((index, row))
+    return Sorted(good, rejected, pointers)
 
 
-def record(state: UserState, judged: Judged) -> EventsResponse:
-    """Count the good events, all of them or none.
+def record(state: UserState, rows: Sorted) -> EventsResponse:
+    """Record the good events, all of them or none.
 
     Raises:
-        StateUnavailable: they may have been counted all the same where Redis was slow; send them again as they are.
+        StateUnavailable: they may have been recorded all the same where Redis was slow; sent again as they are, none
+            counts twice.
     """
-    outcomes = state.record(judged.good)
+    outcomes = state.record([event for _, event in rows.good])
+    forgotten = [
+        RejectedEvent(
+            index=index,
+            pointer=f"{rows.pointers[index]}/timestamp",
+            detail="The user asked to be forgotten after this.",
+        )
+        for (index, _), outcome in zip(rows.good, outcomes, strict=True)
+        if outcome is Recorded.FORGOTTEN
+    ]
     return EventsResponse(
         accepted=outcomes.count(Recorded.COUNTED),
         duplicates=outcomes.count(Recorded.REPEATED),
-        forgotten=outcomes.count(Recorded.FORGOTTEN),
-        rejected=judged.rejected,
+        rejected=sorted([*rows.rejected, *forgotten], key=lambda rejected: rejected.index),
     )
 
 
-def _rejected(index: int, place: str, error: ValidationError) -> RejectedEvent:
-    faults = error.errors(include_url=False, include_input=False, include_context=False)
-    first = "".join(f"/{_escaped(part)}" for part in faults[0]["loc"])
-    others = [f"{'/'.join(map(str, fault['loc']))}: {_said(fault['msg'])}" for fault in faults[1:]]
-    return RejectedEvent(index=index, pointer=place + first, detail="; ".join([_said(faults[0]["msg"]), *others]))
+def _faulty(index: int, pointer: str, error: ValidationError) -> RejectedEvent:
+    """Name a row's first fault by a pointer, and the others in words."""
+    first, *others = error.errors(include_url=False, include_input=False, include_context=False)
+    said = [_said(first["msg"]), *(f"{'.'.join(map(str, fault['loc']))}: {_said(fault['msg'])}" for fault in others)]
+    return RejectedEvent(
+        index=index,
+        pointer=pointer + "".join(f"/{_escaped(str(part))}" for part in first["loc"]),
+        detail="; ".join(said),
+    )
 
 
-def _escaped(part: int | str) -> str:
-    return str(part).replace("~", "~0").replace("/", "~1")
+def _escaped(part: str) -> str:
+    return part.replace("~", "~0").replace("/", "~1")
 
 
 def _said(message: str) -> str:

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 
 from service.requests import REQUEST_ID_HEADER, request_id
 from service.schemas import FieldProblem, Problem
+from shared.state import StateUnavailable
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -21,6 +22,7 @@ def install(app: FastAPI) -> None:
     """Answer every error of ``app`` with a problem document."""
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(StateUnavailable, _state_away)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -65,6 +67,12 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     errors = [FieldProblem(pointer=_pointer(entry["loc"]), detail=entry["msg"]) for entry in found]
     count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
     return problem(request, 422, f"The request has {count}.", errors=errors)
+
+
+async def _state_away(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StateUnavailable)  # noqa: S101 (the handler's registered type)
+    headers = {"Retry-After": str(error.retry_after_seconds)}
+    return problem(request, 503, "The user state is away. Send the same again later.", headers=headers)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

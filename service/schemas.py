@@ -4,16 +4,28 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PlainValidator,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from service.filters import Between, Condition, OneOf
 from service.queries import Query, Reason, Strategy
+from shared.events import Event
 
 DEFAULT_K = 20
 MAX_K = 500
 MAX_ITEMS = 1_000
 MAX_CONDITIONS = 20
 MAX_USERS = 1_000
+MAX_EVENTS = 1_000
 MAX_WEIGHT = 100
 
 ItemId = Annotated[str, Field(min_length=1)]
@@ -122,6 +134,104 @@ class BatchRequest(Selection):
     model_config = ConfigDict(json_schema_extra={"examples": [{"user_ids": ["u42", "u7"], "k": 10}]})
 
     user_ids: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, max_length=MAX_USERS)
+
+
+def _judged(row: object) -> Event | ValidationError:
+    try:
+        return Event.model_validate(row)
+    except ValidationError as error:
+        return error
+
+
+class EventBatch(_Body):
+    """What users did; each event is judged by itself, and a bad one keeps no good one out."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "events": [
+                        {
+                            "event_id": "6f9d1a0e-0b1c-4f57-9a83-0d2f6c1f8a11",
+                            "user_id": "u42",
+                            "item_id": "i7",
+                            "type": "view",
+                            "timestamp": "2026-11-22T23:15:01Z",
+                        },
+                        {
+                            "event_id": "9f0f5b43-77aa-4f0e-8a0b-6d3c1a2b4c5d",
+                            "user_id": "u42",
+                            "item_id": "i9",
+                            "type": "hide",
+                            "timestamp": "2026-11-22T23:15:09Z",
+                        },
+                    ]
+                }
+            ]
+        }
+    )
+
+    events: list[Annotated[Any, PlainValidator(_judged, json_schema_input_type=Event)]] = Field(
+        min_length=1, max_length=MAX_EVENTS
+    )
+    _lone: bool = PrivateAttr(default=False)
+
+    @property
+    def judged(self) -> list[Event | ValidationError]:
+        """Each event, or what is wrong with it."""
+        return self.events
+
+    @property
+    def lone(self) -> bool:
+        """Whether the event was the whole body."""
+        return self._lone
+
+
+def _batch(body: object) -> object:
+    """Make a batch of a lone event."""
+    if not isinstance(body, dict) or "events" in body:
+        return body
+    batch = EventBatch(events=[body])
+    batch._lone = True
+    return batch
+
+
+Events = Annotated[EventBatch, BeforeValidator(_batch, json_schema_input_type=EventBatch | Event)]
+"""One event, or a batch."""
+
+
+class RejectedEvent(BaseModel):
+    """An event that was not taken, and will not be if it is sent again as it is."""
+
+    index: int = Field(description="Its place in the batch, from 0.")
+    pointer: str = Field(description="A JSON pointer to what is wrong, as a fragment.")
+    detail: str
+
+
+class EventsResponse(BaseModel):
+    """What became of the events; the three add up to those that were sent."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "accepted": 2,
+                    "duplicates": 1,
+                    "rejected": [
+                        {
+                            "index": 3,
+                            "pointer": "#/events/3/timestamp",
+                            "detail": "must not be more than a day in the future: check the unit and the clock",
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
+    accepted: int = Field(description="Counted, and kept for the nightly training.")
+    duplicates: int = Field(description="Their ids were counted before.")
+    rejected: list[RejectedEvent]
 
 
 class PartOfScore(BaseModel):

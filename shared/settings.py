@@ -53,7 +53,7 @@ class StateSettings(BaseSettings):
             raise ValueError(f"MTS4MM_REDIS_URL_FILE={path}: cannot be read ({error})") from None
         if not url:
             raise ValueError(f"MTS4MM_REDIS_URL_FILE={path}: is empty")
-        return given | {"redis_url": url}
+        return given | {"redis_url": url, "redis_url_file": None}
 
     @property
     def redis_server(self) -> str | None:

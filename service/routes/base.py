@@ -8,6 +8,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from service.engine import Engine
+from service.overlay import Overlay
 from service.schemas import Problem
 
 Found = TypeVar("Found")
@@ -45,6 +46,11 @@ USER_PROBLEMS: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "The model knows no such user."},
     **LOOK_UP_PROBLEMS,
 }
+EVENT_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    **PROBLEMS,
+    422: {"model": Problem, "description": "None of the events can be taken; each is named with what is wrong."},
+    503: {"model": Problem, "description": "The user state is away; send the same again later."},
+}
 
 
 def loaded_engine(request: Request) -> Engine:
@@ -55,6 +61,13 @@ def loaded_engine(request: Request) -> Engine:
     return engine
 
 
+def current_overlay(request: Request) -> Overlay:
+    """Return what has changed since the training."""
+    overlay: Overlay = request.app.state.overlay
+    return overlay
+
+
+CurrentOverlay = Annotated[Overlay, Depends(current_overlay)]
 LoadedEngine = Annotated[Engine, Depends(loaded_engine)]
 
 

@@ -1,13 +1,25 @@
 """What users do, as it happens."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Body, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from service import events, problems
-from service.overlay import Overlay
-from service.routes.base import EVENT_PROBLEMS, JsonRoute, StateOverlay
-from service.schemas import EventBatch, EventsResponse, FieldProblem
-from shared.events import Event
+from service.routes.base import EVENT_PROBLEMS, CurrentOverlay, JsonRoute
+from service.schemas import Events, EventsResponse, FieldProblem
 
 router = APIRouter(route_class=JsonRoute)
+
+
+@router.post("/events", operation_id="record_events", response_model=EventsResponse, responses=EVENT_PROBLEMS)
+@router.post("/v1/events", operation_id="record_events_v1", response_model=EventsResponse, responses=EVENT_PROBLEMS)
+def record_events(batch: Events, request: Request, overlay: CurrentOverlay) -> EventsResponse | Response:
+    """Record what users did, one event or up to 1,000.
+
+    Good events are kept where others are bad, and those are named. An event whose id came before is not counted
+    again, so that whatever was not answered can be sent again. What is accepted is on disk as `docs/events.md` says,
+    and the next answers to the user take it into account.
+    """
+    rows = events.sort_out(batch, request.app.state.event_weights)
+    if not rows.good:
+        errors = [FieldProblem(pointer=row.pointer, detail=row.detail) for row in rows.rejected]
+        return problems.problem(request, 422, "None of the events can be taken.", errors=errors)
+    return events.record(overlay.state, rows)
