@@ -538,8 +538,10 @@ def test_killing_redis_while_events_come_in_halves_none(fragile: Server) -> None
             future.result()
 
         sent = [f"e{n}" for n in range(int(next(ids)[1:]))]
-        stored = {id_ for id_, user in zip(sent, state.recent(sent), strict=True) if user.events}
-        again = state.record([event(id_, user_id=id_) for id_ in sent])
+        parts = [sent[start : start + 100] for start in range(0, len(sent), 100)]
+        found = [user for part in parts for user in state.recent(part)]
+        stored = {id_ for id_, user in zip(sent, found, strict=True) if user.events}
+        again = [flag for part in parts for flag in state.record([event(id_, user_id=id_) for id_ in part])]
 
     assert set(confirmed) <= stored
     assert {id_ for id_, new in zip(sent, again, strict=True) if not new} == stored
