@@ -42,6 +42,7 @@ from shared.events import DEFAULT_WEIGHTS, FULL_WEIGHT, Event, encode
 from shared.state.breaker import Breaker
 from shared.state.changes import Changes
 from shared.state.embedded import EmbeddedServer
+from shared.state.event_stream import EVENT_STREAM, EventStream
 from shared.state.live_items import LiveItems
 
 MOST_RECENT = 200
@@ -52,10 +53,6 @@ MOST_HIDDEN = 1000
 """Items kept that a user does not want to see."""
 HIDDEN_TTL = timedelta(days=365)
 """How long they outlive the last of them: no training knows of them, so they must last."""
-EVENT_STREAM = "mts4mm:events"
-"""The stream that the nightly job reads."""
-EVENT_FIELD = "e"
-"""The field of an entry that holds the event."""
 MOST_LOGGED = 5_000_000
 """Events that wait for the nightly job at most; with ids of usual length they take about 1.5 GB."""
 CHANGES = "mts4mm:changes"
@@ -179,6 +176,7 @@ class UserState:
 
     Attributes:
         live_items: items that came after the training.
+        event_stream: what the nightly job has not taken yet.
     """
 
     def __init__(
@@ -201,6 +199,7 @@ class UserState:
         self._record = client.register_script(_RECORD)
         self._read = client.register_script(_READ)
         self.live_items = LiveItems(client, self._call)
+        self.event_stream = EventStream(client, self._call)
 
     @property
     def available(self) -> bool:

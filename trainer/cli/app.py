@@ -6,7 +6,7 @@ import sys
 import typer
 
 from shared.errors import UserError
-from trainer.cli import bench, data, demo, experiment, keys, models, output, serving, training, tune
+from trainer.cli import bench, data, demo, events, experiment, keys, models, output, serving, training, tune
 
 EXIT_CODES = """
 [bold]Exit codes[/bold]: 0 done; 1 the data or the artefact is not usable (the message says what to mend);
@@ -30,6 +30,7 @@ app.command("demo-data")(data.demo_data)
 app.command("demo")(demo.demo)
 app.command("serve")(serving.serve)
 app.add_typer(models.app, name="models")
+app.add_typer(events.app, name="events")
 app.add_typer(keys.app, name="keys")
 app.add_typer(bench.app, name="bench")
 app.add_typer(experiment.app, name="experiment")

@@ -1,0 +1,181 @@
+"""The log of events: every event in it once, wherever the one who moves them there is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from shared.errors import UserError
+from shared.events import Event
+from shared.state import UserState, open_state
+from trainer.nightly.drain import Drained, drain
+from trainer.nightly.event_log import EventLog, as_frame
+from trainer.nightly.imports import read_events
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+TYPES = ["view", "purchase"]
+
+
+def event(number: int, *, days: int = 0, user: str = "ann") -> Event:
+    return Event(
+        event_id=f"e{number}",
+        user_id=user,
+        item_id=f"i{number % 7}",
+        type="view",
+        timestamp=NOON + timedelta(days=days, seconds=number),
+    )
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[UserState]:
+    with open_state(None, tmp_path / "s") as opened:
+        yield opened
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> EventLog:
+    return EventLog(tmp_path / "log")
+
+
+def ids(log: EventLog) -> list[str]:
+    return log.read()["event_id"].to_list()
+
+
+def test_a_drain_moves_what_the_state_counted_and_trims(state: UserState, log: EventLog) -> None:
+    state.record([event(1), event(2, days=1), event(1)])
+    assert drain(state, log) == Drained(new=2)
+    assert len(state.event_stream) == 0
+    assert ids(log) == ["e1", "e2"]
+    assert {path.parent.name for path in log.folder.glob("date=*/*")} == {"date=2026-03-01", "date=2026-03-02"}
+    state.record([event(3)])
+    assert drain(state, log) == Drained(new=1)
+    assert drain(state, log) == Drained()
+
+
+def test_events_come_back_as_they_were(state: UserState, log: EventLog) -> None:
+    sent = event(5).model_copy(update={"weight": 0.5, "value": 9.9, "recommendation_id": "r", "user_id": "ü\n"})
+    state.record([sent])
+    drain(state, log)
+    (row,) = log.read().to_dicts()
+    assert Event.model_validate(row) == sent
+
+
+def test_the_log_knows_ids_that_redis_has_forgotten(state: UserState, log: EventLog) -> None:
+    log.append(as_frame([event(1)]))
+    state.record([event(1).model_copy(update={"timestamp": NOON + timedelta(days=9)}), event(2)])
+    assert drain(state, log) == Drained(new=1, repeated=1)
+    assert ids(log) == ["e1", "e2"]
+
+
+def test_a_redis_that_lost_its_data_is_read_from_its_beginning(state: UserState, log: EventLog) -> None:
+    log.append(as_frame([event(1)]), position="99999999999999-0")
+    state.record([event(2)])
+    assert drain(state, log) == Drained(new=1)
+    assert ids(log) == ["e1", "e2"]
+
+
+def test_what_is_no_event_is_set_aside(state: UserState, log: EventLog) -> None:
+    state._client.xadd("mts4mm:events", {"e": "no event"})
+    state.record([event(1)])
+    assert drain(state, log) == Drained(new=1, unreadable=1)
+    assert (log.folder / "unreadable.jsonl").read_text() == "no event\n"
+
+
+DRAIN = """
+import sys
+from pathlib import Path
+from shared.state import open_state
+from trainer.nightly import drain
+drain.EVENTS_PER_COMMIT = 1000
+with open_state(None, Path(sys.argv[1])) as state:
+    drain.drain(state, drain.EventLog(Path(sys.argv[2])))
+"""
+
+
+@pytest.mark.parametrize("point", ["log:written", "log:committed", "log:trimmed"])
+def test_killed_anywhere_it_loses_nothing_and_has_nothing_twice(
+    state: UserState, log: EventLog, tmp_path: Path, point: str
+) -> None:
+    events = [event(number, days=number % 3) for number in range(2500)]
+    for start in range(0, 2500, 500):
+        state.record(events[start : start + 500])
+    command = [sys.executable, "-c", DRAIN, str(tmp_path / "s"), str(log.folder)]
+    for _ in range(2):
+        killed = subprocess.run(command, env={**os.environ, "MTS4MM_FAULT": point}, timeout=60)
+        assert killed.returncode == -signal.SIGKILL
+        assert len(set(ids(log))) == len(ids(log))
+    assert subprocess.run(command, timeout=60).returncode == 0
+    assert sorted(ids(log)) == sorted(each.event_id for each in events)
+    assert len(state.event_stream) == 0
+    counted = {str(log.folder / name) for name in json.loads((log.folder / "log.json").read_text())["files"]}
+    assert counted == {str(path) for path in log.folder.glob("date=*/*")}
+
+
+def test_forgotten_users_are_gone_from_the_disk(log: EventLog) -> None:
+    events = [event(1), event(2, user="bob"), event(3, days=1), event(4, days=2)]
+    log.append(as_frame(events), position="5-0")
+    before = {path.name for path in log.folder.glob("date=*/*")}
+    assert log.forget({"ann": NOON + timedelta(days=1, hours=1), "nobody": NOON}) == 2
+    assert ids(log) == ["e2", "e4"]
+    assert log.position == "5-0"
+    on_disk = pl.concat([pl.read_parquet(path) for path in log.folder.glob("date=*/*")])
+    assert sorted(on_disk["event_id"]) == ["e2", "e4"]
+    assert len(before & {path.name for path in log.folder.glob("date=*/*")}) == 1, "untouched days stay as they are"
+
+
+def test_reading_from_a_moment_on(log: EventLog) -> None:
+    log.append(as_frame([event(1), event(2), event(3, days=1)]))
+    assert log.read(NOON + timedelta(seconds=2))["event_id"].to_list() == ["e2", "e3"]
+
+
+def test_files_of_every_kind_are_imported_and_bad_rows_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "user_id,item_id,type,timestamp,value\n"
+        "1,i1,view,2026-03-01T12:00:00Z,2.5\n"
+        "2,i1,view,1700000000,\n"
+        "3,,view,2026-03-01,\n"
+        "4,i2,stare,2026-03-01,\n"
+        "5,i2,view,soon,\n"
+    )
+    events, bad = read_events(tmp_path / "a.csv", TYPES)
+    assert [(each.user_id, each.value) for each in events] == [("1", 2.5), ("2", None)]
+    assert events[1].timestamp == datetime.fromtimestamp(1_700_000_000, UTC)
+    assert [each.row for each in bad] == [4, 5, 6]
+    assert "item_id: Field required" in bad[0].reason
+    assert "no event type 'stare'" in bad[1].reason
+    assert "'soon' is no time" in bad[2].reason
+    again, _ = read_events(tmp_path / "a.csv", TYPES)
+    assert [each.event_id for each in again] == [each.event_id for each in events]
+    (tmp_path / "b.jsonl").write_text('{"user_id": "u"\n[]\n' + event(1).model_dump_json() + "\n")
+    events, bad = read_events(tmp_path / "b.jsonl", TYPES)
+    assert events == [event(1)]
+    assert [each.row for each in bad] == [1, 2]
+    as_frame([event(1), event(2)]).write_parquet(tmp_path / "c.parquet")
+    assert read_events(tmp_path / "c.parquet", TYPES) == ([event(1), event(2)], [])
+    with pytest.raises(UserError, match=r"\.csv, \.jsonl or \.parquet"):
+        read_events(tmp_path / "d.xlsx", TYPES)
+
+
+def test_the_command_imports_all_or_nothing_and_says_what_is_there(tmp_path: Path) -> None:
+    def run(*words: object) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "trainer.cli", "events", *map(str, words), "--models", str(tmp_path)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    rows = [event(1).model_dump_json(), "{}", event(2).model_dump_json()]
+    (tmp_path / "e.jsonl").write_text("\n".join(rows))
+    refused = run("import", tmp_path / "e.jsonl")
+    assert refused.returncode == 1
+    assert "1 of 3 rows are no events" in " ".join(refused.stderr.split())
+    for expected in ({"new": 2, "repeated": 0}, {"new": 0, "repeated": 2}):
+        done = json.loads(run("import", tmp_path / "e.jsonl", "--skip-bad", "--json").stdout)
+        assert {name: done[name] for name in expected} == expected
+        assert [each["row"] for each in done["bad"]] == [2]
+    found = json.loads(run("stats", "--json").stdout)
+    assert (found["events"], found["types"], found["days"]) == (2, {"view": 2}, {"2026-03-01": 2})

@@ -1,0 +1,217 @@
+"""The log of all events, as Parquet files by day, each event in it once.
+
+    <log>/log.json                              the stream's position, and every file that counts
+    <log>/date=2026-11-24/part-<id>.parquet     events of that day (UTC) by their timestamps
+    <log>/lock                                  one writer at a time
+
+A file counts from the moment that ``log.json`` names it, and that is replaced atomically: the events of a drain, in
+however many files, and the position up to which the stream was read are there together or not at all. Files that it
+does not name are what a killed writer left, and are removed by the next one.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import polars as pl
+
+from shared import durable
+from shared.errors import UserError
+from shared.events import Event
+from trainer.nightly import fault
+
+SCHEMA: Mapping[str, Any] = {
+    "event_id": pl.String,
+    "user_id": pl.String,
+    "item_id": pl.String,
+    "type": pl.String,
+    "timestamp": pl.Datetime("us", "UTC"),
+    "weight": pl.Float64,
+    "value": pl.Float64,
+    "recommendation_id": pl.String,
+}
+CONTENTS = "log.json"
+_DAY = "date={:%Y-%m-%d}"
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What ``log.json`` says: how far the stream was read, and the rows of each file that counts."""
+
+    position: str | None = None
+    files: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Appended:
+    """How many events were new, and how many the log had already."""
+
+    new: int
+    repeated: int
+
+
+class EventLog:
+    """The log in a folder, which is made if need be. Any number may read while one writes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open it.
+
+        Raises:
+            UserError: the folder cannot be made.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: the log of events cannot be there ({error.strerror})") from error
+        self.folder = folder
+
+    @property
+    def position(self) -> str | None:
+        """How far the stream was read; None before the first drain."""
+        return self._contents().position
+
+    def append(self, events: pl.DataFrame, position: str | None = None) -> Appended:
+        """Add those events that the log has not, of those with the same id the first one.
+
+        Args:
+            events: with the columns of ``SCHEMA``.
+            position: of the stream, up to which these events were read; None leaves it as it is.
+        """
+        with self._writing() as contents:
+            new = events.unique("event_id", keep="first", maintain_order=True)
+            new = new.join(self._ids_among(contents, new), on="event_id", how="anti", maintain_order="left")
+            written = self._write(new)
+            fault.point("log:written")
+            self._commit(_Contents(position or contents.position, {**contents.files, **written}))
+            fault.point("log:committed")
+        return Appended(len(new), len(events) - len(new))
+
+    def read(self, since: datetime | None = None) -> pl.DataFrame:
+        """Events from a moment on, or all, by timestamp and then id."""
+        files = self._contents().files
+        first = None if since is None else _DAY.format(since)
+        paths = [self.folder / name for name in files if first is None or name.partition("/")[0] >= first]
+        if not paths:
+            return pl.DataFrame(schema=SCHEMA)
+        events = pl.concat([pl.read_parquet(path, hive_partitioning=False) for path in paths])
+        if since is not None:
+            events = events.filter(pl.col("timestamp") >= since)
+        return events.sort("timestamp", "event_id")
+
+    def forget(self, users: Mapping[str, datetime]) -> int:
+        """Remove what users did up to the moment that they were forgotten, from the disk too; returns how many events.
+
+        Files that hold such events are written anew without them, and the old ones deleted.
+        """
+        if not users:
+            return 0
+        gone = pl.DataFrame(
+            {"user_id": list(users), "_until": list(users.values())},
+            schema={"user_id": pl.String, "_until": pl.Datetime("us", "UTC")},
+        )
+        removed = 0
+        with self._writing() as contents:
+            files = dict(contents.files)
+            for name in contents.files:
+                events = pl.read_parquet(self.folder / name, hive_partitioning=False)
+                kept = (
+                    events.join(gone, on="user_id", how="left", maintain_order="left")
+                    .filter((pl.col("timestamp") > pl.col("_until")).fill_null(True))
+                    .drop("_until")
+                )
+                if len(kept) == len(events):
+                    continue
+                removed += len(events) - len(kept)
+                del files[name]
+                files |= self._write(kept)
+            if removed:
+                self._commit(_Contents(contents.position, files))
+                self._remove_uncounted(files)
+        return removed
+
+    def stats(self) -> dict[str, Any]:
+        """What is in it, for people and as JSON."""
+        contents = self._contents()
+        events = self.read()
+        days = events.group_by(pl.col("timestamp").dt.date().alias("day")).len().sort("day")
+        types = events.group_by("type").len().sort("len", descending=True)
+        return {
+            "events": len(events),
+            "users": events["user_id"].n_unique(),
+            "items": events["item_id"].n_unique(),
+            "files": len(contents.files),
+            "bytes": sum((self.folder / name).stat().st_size for name in contents.files),
+            "position": contents.position,
+            "first": None if events.is_empty() else str(events["timestamp"][0]),
+            "last": None if events.is_empty() else str(events["timestamp"][-1]),
+            "types": dict(types.iter_rows()),
+            "days": {str(day): count for day, count in days.iter_rows()},
+        }
+
+    @contextmanager
+    def _writing(self) -> Iterator[_Contents]:
+        with durable.exclusive(self.folder / "lock"):
+            contents = self._contents()
+            self._remove_uncounted(contents.files)
+            yield contents
+
+    def _contents(self) -> _Contents:
+        path = self.folder / CONTENTS
+        try:
+            document = json.loads(path.read_bytes())
+            return _Contents(document["position"], document["files"])
+        except FileNotFoundError:
+            return _Contents()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: the log's table of contents cannot be read ({error})") from error
+
+    def _commit(self, contents: _Contents) -> None:
+        with durable.replacing(self.folder / CONTENTS) as file:
+            file.write(json.dumps(vars(contents), indent=1, sort_keys=True).encode())
+
+    def _ids_among(self, contents: _Contents, new: pl.DataFrame) -> pl.DataFrame:
+        """Those ids of new events that the log has."""
+        if not contents.files or new.is_empty():
+            return new.select("event_id").clear()
+        paths = [self.folder / name for name in contents.files]
+        known = pl.scan_parquet(paths, hive_partitioning=False).select("event_id")
+        return known.join(new.lazy().select("event_id"), on="event_id", how="semi").collect()
+
+    def _write(self, events: pl.DataFrame) -> dict[str, int]:
+        """Files by day, synced; they do not count yet."""
+        written = {}
+        by_day = events.with_columns(pl.col("timestamp").dt.date().alias("_day"))
+        for (day,), rows in by_day.sort("_day", maintain_order=True).group_by("_day", maintain_order=True):
+            name = f"{_DAY.format(_date(day))}/part-{uuid4().hex}.parquet"
+            path = self.folder / name
+            path.parent.mkdir(exist_ok=True)
+            with durable.replacing(path) as file:
+                rows.drop("_day").write_parquet(file)
+            written[name] = len(rows)
+        durable.sync_directory(self.folder)
+        return written
+
+    def _remove_uncounted(self, counted: Mapping[str, int]) -> None:
+        for path in self.folder.glob("date=*/*"):
+            if str(path.relative_to(self.folder)) not in counted:
+                path.unlink()
+        for folder in self.folder.glob("date=*"):
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def as_frame(events: list[Event]) -> pl.DataFrame:
+    """Events as rows of the log."""
+    rows = {name: [getattr(event, name, None) for event in events] for name in SCHEMA}
+    return pl.DataFrame(rows, schema=dict(SCHEMA))
+
+
+def _date(value: object) -> date:
+    if not isinstance(value, date):
+        raise TypeError(f"{value!r} is no date")
+    return value

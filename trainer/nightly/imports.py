@@ -1,0 +1,113 @@
+"""Events from files: backfills of what happened before the service took events, or elsewhere.
+
+CSV, JSON Lines or Parquet with the fields of an event. A row without an ``event_id`` gets one from its content, so that
+the same file imported twice adds nothing. A timestamp may also be a number of seconds since 1970, and one without an
+offset is UTC.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from shared.errors import UserError
+from shared.events import Event
+from trainer.dataset import tables
+from trainer.dataset.findings import UnreadableError
+
+_NUMBERS = ("weight", "value")
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that is no event: where it is (counted as a spreadsheet does, from 0 in Parquet), and why."""
+
+    row: int
+    reason: str
+
+
+def read_events(path: Path, types: Collection[str]) -> tuple[list[Event], list[BadRow]]:
+    """Read a file; every row is either an event or a bad row.
+
+    Args:
+        path: ``*.csv``, ``*.jsonl`` or ``*.parquet``.
+        types: the types of events that there are.
+
+    Raises:
+        UserError: the file cannot be read at all.
+    """
+    events, bad = [], []
+    for row, fields in _rows(path):
+        try:
+            events.append(_event(fields, types))
+        except ValueError as error:
+            bad.append(BadRow(row, str(error)))
+    return events, bad
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        if path.suffix == ".jsonl":
+            tables.require_contents(path)
+            tables.require_utf8(path)
+            yield from _json_lines(path)
+        elif path.suffix in (".csv", ".parquet"):
+            rows = tables.read_table(path).iter_rows(named=True)
+            yield from enumerate(rows, start=tables.first_row(path))
+        else:
+            raise UserError(f"{path}: give a .csv, .jsonl or .parquet file")
+    except UnreadableError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError):
+                yield number, None
+
+
+def _event(fields: Any, types: Collection[str]) -> Event:
+    if not isinstance(fields, Mapping):
+        raise ValueError("is no JSON object")
+    given = {name: value for name, value in fields.items() if value is not None and value != ""}
+    given["timestamp"] = _time(given.get("timestamp"))
+    given |= {name: float(given[name]) for name in _NUMBERS if name in given}
+    given |= {name: str(given[name]) for name in ("user_id", "item_id") if name in given}
+    given.setdefault("event_id", f"import-{_digest(given)}")
+    try:
+        event = Event.model_validate(given)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False)
+        raise ValueError("; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in faults)) from None
+    if event.type not in types:
+        raise ValueError(f"type: there is no event type {event.type!r}; there are {', '.join(types)}")
+    return event
+
+
+def _time(value: Any) -> datetime:
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    try:
+        return datetime.fromtimestamp(float(value), UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        pass
+    try:
+        time = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise ValueError(f"timestamp: {value!r} is no time; write 2026-11-22T23:15:01Z or seconds since 1970") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _digest(given: Mapping[str, Any]) -> str:
+    content = json.dumps(given, sort_keys=True, default=str)
+    return blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
