@@ -16,13 +16,20 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: demo test lint openapi settings bench clean
+.PHONY: demo test chromium lint openapi settings bench clean
 
 demo: $(READY)
 	$(BIN)/mts4mm demo $(if $(ONCE),--once)
 
-test: $(READY)
+test: $(READY) chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+	  echo "the console's tests need Chromium: installing it"; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || { \
+	    echo "cannot install Chromium: install it yourself (Debian: apt-get install chromium), then run this again"; \
+	    exit 1; }; }
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -57,6 +57,7 @@ def _settings(arguments: Sequence[str] | None) -> tuple[Settings, bool]:
     parser.add_argument("--models", type=Path, help="the models folder")
     parser.add_argument("--host", help="the address to listen on")
     parser.add_argument("--port", help="the port, 0 for any free one")
+    parser.add_argument("--catalogue", type=Path, help="the dataset folder with the pictures of the items")
     parser.add_argument(
         "--print-config", action="store_true", help="print the settings in force, secrets masked, and end"
     )

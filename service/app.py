@@ -9,8 +9,10 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from service import problems
+from service.console.desk import Desk
 from service.live_model import LiveModel
 from service.overlay import Overlay
+from service.pictures import PictureFolder
 from service.requests import BodyLimit, RequestId
 from service.routes import ROUTERS
 from service.settings import Settings
@@ -42,6 +44,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.live = live
     app.state.overlay = overlay
     app.state.event_weights = settings.event_weights
+    app.state.pictures = None if settings.catalogue is None else PictureFolder(settings.catalogue)
+    app.state.desk = Desk(settings.models)
     app.state.started = time.monotonic()
     problems.install(app)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)

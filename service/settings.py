@@ -36,6 +36,9 @@ class Settings(StateSettings):
     workers: int = Field(
         1, ge=1, le=256, description="How many processes answer, at most one a core; they share the model's tables."
     )
+    catalogue: Path | None = Field(
+        None, description="The dataset folder that the items' pictures are served from; no pictures by default."
+    )
 
     keys: Path | None = Field(
         None, description="The file of API keys, as `mts4mm keys new` writes it; read again when it changes."

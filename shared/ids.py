@@ -112,6 +112,20 @@ class IdMap:
         """Return the outside ids of dense indices, in the order given."""
         return [self.outside(int(index)) for index in indices]
 
+    def starting_with(self, prefix: str, limit: int) -> list[int]:
+        """Return the dense indices of up to ``limit`` outside ids that start like this, in the order of the ids.
+
+        >>> IdMap.from_ids(["b2", "a", "b1"]).starting_with("b", 10)
+        [2, 0]
+        """
+        try:
+            wanted = prefix.encode()
+        except UnicodeEncodeError:
+            return []
+        at = bisect_left(self._order, wanted, key=self._bytes)
+        found = [int(index) for index in self._order[at : at + limit]]
+        return [index for index in found if self._bytes(index).startswith(wanted)]
+
     def check_order(self) -> None:
         """Check that the sorted order is sorted and no id is there twice; reads every id once.
 

@@ -1,6 +1,14 @@
 """The routes: thin, over one engine; a router for each kind of thing that is asked for."""
 
-from service.routes import catalogue, events, health, recommendations, users
+from service.routes import catalogue, console, events, health, pictures, recommendations, users
 
-ROUTERS = (recommendations.router, events.router, catalogue.router, users.router, health.router)
+ROUTERS = (
+    recommendations.router,
+    events.router,
+    pictures.router,
+    catalogue.router,
+    users.router,
+    health.router,
+    console.router,
+)
 """In the order of the API's description."""

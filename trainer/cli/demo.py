@@ -43,7 +43,7 @@ def demo(
     output.say(f"training on {len(data.user_ids)} users, {len(data.item_ids)} items, {len(data.users)} purchases ...")
     trained, version, _ = train_and_publish(data, load_recipe("demo"), 0, store)
     output.say(f"test recall@20 {trained.test['recall@20']:.4f}; published {store / version}")
-    with _service(store, _free_port(port)) as url:
+    with _service(store, _free_port(port), shop) as url:
         _show_answer(url, data.user_ids[0])
         output.say(f"\nfrom nothing to this answer: {time.perf_counter() - started:.0f} s")
         if not once:
@@ -51,8 +51,8 @@ def demo(
 
 
 @contextmanager
-def _service(store: Path, port: int) -> Iterator[str]:
-    process = subprocess.Popen(service_command(store, HOST, port))  # noqa: S603 - our own interpreter
+def _service(store: Path, port: int, shop: Path) -> Iterator[str]:
+    process = subprocess.Popen(service_command(store, HOST, port, shop))  # noqa: S603 - our own interpreter
     url = f"http://{HOST}:{port}"
     try:
         _wait_until_healthy(url, process)
@@ -108,7 +108,7 @@ def _free_port(wanted: int) -> int:
 
 def _serve_until_interrupted(url: str) -> None:
     try:
-        output.say(f"serving on {url} until Ctrl-C; the API is described at {url}/docs")
+        output.say(f"serving on {url} until Ctrl-C; look at {url}/console, or at {url}/docs for the API")
         signal.pause()
     except KeyboardInterrupt:
         output.say("\nstopping")

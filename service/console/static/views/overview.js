@@ -1,0 +1,132 @@
+// How the service is, which model answers, and how it compares: the page to open first.
+
+import { ask, get, health, segment } from "../lib/api.js";
+import { teacherName } from "../lib/catalogue.js";
+import { bars, spark } from "../lib/charts.js";
+import { h, put } from "../lib/dom.js";
+import { ago, count, duration, fixed, moment, percent, plural, short, version } from "../lib/format.js";
+import { between, parse, traffic } from "../lib/metrics.js";
+import { badge, card, empty, facts, figure, fillIn, heading, skeleton, table } from "../lib/ui.js";
+import { verdict } from "./night.js";
+
+const EVERY = 2000;
+const LOOKS = 31;
+const MAIN = "test.recall@20";
+const SECOND = "test.ndcg@20";
+
+export async function show(place, _path, signal) {
+  const now = h("section", { class: "card", "aria-label": "The service now" });
+  const flow = card("Traffic");
+  const model = h("section", { class: "card" });
+  const history = h("section", { class: "card" });
+  const night = h("section", { class: "card" });
+  put(place, heading("Overview", "How the service is, which model answers, and what it is worth."),
+    now, h("div", { class: "grid" }, model, night), history);
+  put(now, skeleton(1, "block"));
+  watch(now, flow, signal);
+  fillIn(night, skeleton(4, "line"), () => lastNight(signal));
+  await fillIn(history, skeleton(4), async () => {
+    const { versions } = await get("console/api/versions", signal);
+    put(model, await againstTeachers(versions.find((each) => each.current)));
+    return lastVersions(versions);
+  });
+}
+
+/** Look at health and metrics every two seconds, while the view is shown. */
+async function watch(now, flow, signal) {
+  const looks = [];
+  const rates = [];
+  const chart = h("div", { class: "flow" });
+  flow.append(chart);
+  put(chart, skeleton(1, "block"));
+  while (!signal.aborted) {
+    if (!document.hidden) {
+      try {
+        put(now, figuresOf(await health(signal)));
+        if (flow.isConnected) await lookAtTraffic(chart, looks, rates, signal);
+      } catch (error) {
+        if (signal.aborted) return;
+        if (error.status !== 0) put(chart, h("p", { class: "note" }, error.text ?? String(error)));
+      }
+    }
+    await new Promise((resolve) => setTimeout(resolve, EVERY));
+  }
+}
+
+function figuresOf(found) {
+  const kinds = { ok: "good", degraded: "warn", unavailable: "bad" };
+  const state = h("span", { class: "big" }, badge(found.status, kinds[found.status]));
+  if (!found.model_version) return h("dl", { class: "figures" }, figure("Status", state, "no model is loaded"));
+  const index = typeof found.index === "object" ? found.index : { kind: found.index };
+  const recall = index?.recall ?? index?.measured_recall ?? found.index_recall ?? null;
+  return h("dl", { class: "figures" },
+    figure("Status", state, found.problems?.length ? found.problems.join(" ") : `up for ${duration(found.uptime_seconds)}`),
+    figure("Live model", [duration(found.model_age_seconds), h("small", {}, " old")], version(found.model_version)),
+    figure("Users", short(found.users)),
+    figure("Items", short(found.items), found.live_items ? `and ${plural(found.live_items, "live item")}` : null),
+    figure("Index", recall === null ? "exact" : percent(recall), [recall === null ? "" : "measured recall@20, ", index?.kind ?? ""]),
+  );
+}
+
+async function lookAtTraffic(chart, looks, rates, signal) {
+  looks.push(traffic(parse(await ask("metrics", { signal })), performance.now()));
+  if (looks.length > LOOKS) looks.shift();
+  const last = looks.length > 1 ? between(looks.at(-2), looks.at(-1)) : null;
+  if (last) rates.push(last.rate);
+  if (rates.length > LOOKS - 1) rates.shift();
+  const window = looks.length > 1 ? between(looks[0], looks.at(-1)) : null;
+  const seconds = looks.length > 1 ? (looks.at(-1).time - looks[0].time) / 1000 : 0;
+  const dash = "\u2013";
+  put(chart,
+    h("dl", { class: "figures" },
+      figure("Requests", last ? [fixed(last.rate, last.rate < 10 ? 1 : 0), h("small", {}, "/s")] : dash, `${count(looks.at(-1).requests)} in all`),
+      figure("Median", window?.median == null ? dash : duration(window.median), "p50"),
+      figure("Slowest in a hundred", window?.tail == null ? dash : duration(window.tail), "p99"),
+      figure("Errors", window?.requests ? percent(window.errors / window.requests) : dash, `${count(looks.at(-1).errors)} in all`)),
+    h("div", { class: "chart" }, spark(rates, { most: LOOKS - 1 }),
+      h("p", { class: "note" }, seconds ? `Requests a second over the last ${duration(seconds)}; the page\u2019s own look-ups and probes are not counted.` : "Measuring\u2026")));
+}
+
+async function againstTeachers(live) {
+  if (!live?.metrics) return [h("h2", {}, "The student and its teachers"), empty("No model is live.")];
+  const name = MAIN;
+  const rows = [{ name: "Student", value: live.metrics[name] ?? 0, text: fixed(live.metrics[name] ?? 0), strong: true }];
+  for (const [key, value] of Object.entries(live.metrics)) {
+    const found = /^teacher\.([^.]+)\.(.+)$/.exec(key);
+    if (found?.[2] === name) rows.push({ name: teacherName(found[1]), value, text: fixed(value) });
+  }
+  rows.sort((one, other) => (other.strong ?? 0) - (one.strong ?? 0) || other.value - one.value);
+  return [h("h2", {}, "The student and its teachers"), bars(rows),
+    h("p", { class: "note" }, `Recall@20 on the test split of ${live.dataset.name}: ${plural(live.dataset.users, "user")}, ${plural(live.dataset.items, "item")}, ${plural(live.dataset.interactions, "interaction")}. Only the student is served.`)];
+}
+
+function lastVersions(versions) {
+  if (!versions.length) return [h("h2", {}, "Versions"), empty("There is no model yet. `mts4mm train` publishes one.")];
+  const shown = versions.slice(0, 6);
+  const top = Math.max(...shown.map((each) => each.metrics?.[MAIN] ?? 0));
+  const measured = (each, at) => {
+    const value = each.metrics?.[MAIN];
+    if (value === undefined) return "\u2013";
+    const before = shown.slice(at + 1).find((other) => other.metrics?.[MAIN] !== undefined)?.metrics[MAIN];
+    const change = before === undefined ? null : value - before;
+    const kind = change >= 0 ? "good" : "bad";
+    return h("span", { class: "measured" }, h("span", { class: "track", vars: { size: value / top }, "aria-hidden": "true" }), fixed(value),
+      change === null ? h("span", { class: "change" }) : h("span", { class: `change ${kind}` }, `${change >= 0 ? "+" : "\u2212"}${fixed(Math.abs(change))}`));
+  };
+  const rows = shown.map((each, at) => [
+    h("a", { class: "link", href: `#/models/${segment(each.version)}` }, version(each.version)),
+    each.current ? badge("live", "accent") : each.damage ? badge("damaged", "bad") : "",
+    each.created ? h("span", { title: moment(each.created) }, ago(each.created)) : "\u2013",
+    measured(each, at),
+    each.metrics?.[SECOND] === undefined ? "\u2013" : fixed(each.metrics[SECOND]),
+    verdict(each.gate),
+  ]);
+  const columns = [{ name: "Version" }, { name: "State" }, { name: "Published" }, { name: "Test recall@20, against the one before" }, { name: "Test NDCG@20", kind: "number" }, { name: "Gate" }];
+  return [h("h2", {}, "Last versions"), table(columns, rows, "Last versions")];
+}
+
+async function lastNight(signal) {
+  const { night } = await get("console/api/night", signal);
+  if (!night) return [h("h2", {}, "Last night"), empty("No night has been run here yet. `mts4mm nightly` trains on the day\u2019s events, and puts a model live only if it is no worse.")];
+  return [h("h2", {}, "Last night"), facts(Object.entries(night).map(([name, value]) => [name, typeof value === "object" ? JSON.stringify(value) : String(value)]))];
+}

@@ -1,0 +1,209 @@
+"""The console: its files, and what they ask that is no part of the public API.
+
+These routes are for the page of the same version; they are not in the API's description.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Query as Parameter
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse
+from starlette.staticfiles import StaticFiles
+
+from service.console.desk import Desk
+from service.console.versions import Version, ranked
+from service.routes.base import LoadedEngine
+from shared.artifact import Artifact
+from shared.errors import UserError
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+    )
+)
+"""What the page may load and do: its own files and the service, and no text ever becomes HTML."""
+
+_MOST_FOUND = 100
+_MOST_ITEMS = 1_000
+_MOST_PLACES = 100
+_FILES = StaticFiles(packages=[("service.console", "static")])
+
+router = APIRouter(prefix="/console", include_in_schema=False)
+
+
+class Item(BaseModel):
+    """An item as the page shows it."""
+
+    item_id: str
+    popularity: int
+    metadata: dict[str, Any] | None
+
+
+class Items(BaseModel):
+    """Items in the order asked for."""
+
+    model_version: str
+    items: list[Item]
+
+
+class Wanted(BaseModel):
+    """Ids of items to look up."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    item_ids: list[str] = Field(max_length=_MOST_ITEMS)
+
+
+@router.get("")
+def without_slash() -> Response:
+    """The page's links are relative to the folder, so that it also works behind a path of a proxy."""
+    return RedirectResponse("console/", 308)
+
+
+@router.get("/api/settings")
+def settings(request: Request) -> dict[str, Any]:
+    """What the page has to know before anything else; needs no key."""
+    return {"pictures": request.app.state.pictures is not None}
+
+
+@router.get("/api/model")
+def model(engine: LoadedEngine, request: Request) -> dict[str, Any]:
+    """The parts to weigh and the attributes to filter by."""
+    reading = _desk(request).read(engine.artifact)
+    return {
+        "model_version": engine.artifact.manifest.version,
+        "parts": list(engine.part_names),
+        "attributes": [vars(facet) for facet in reading.facets],
+    }
+
+
+@router.get("/api/users")
+def users(
+    engine: LoadedEngine,
+    request: Request,
+    q: Annotated[str, Parameter(max_length=512)] = "",
+    limit: Annotated[int, Parameter(ge=1, le=_MOST_FOUND)] = 20,
+) -> dict[str, Any]:
+    """Users whose id starts with ``q``."""
+    found = _desk(request).read(engine.artifact).search.users(q, limit)
+    return {"model_version": engine.artifact.manifest.version, "users": [vars(user) for user in found]}
+
+
+@router.get("/api/items")
+def items(
+    engine: LoadedEngine,
+    request: Request,
+    q: Annotated[str, Parameter(max_length=512)] = "",
+    limit: Annotated[int, Parameter(ge=1, le=_MOST_FOUND)] = 20,
+) -> Items:
+    """Items with words that start as those of ``q``."""
+    return _items(engine.artifact, _desk(request).read(engine.artifact).search.items(q, limit))
+
+
+@router.get("/api/shelf")
+def shelf(
+    engine: LoadedEngine,
+    request: Request,
+    limit: Annotated[int, Parameter(ge=1, le=_MOST_FOUND)] = 24,
+) -> Items:
+    """Items of all kinds, from the popular half of the catalogue."""
+    return _items(engine.artifact, _desk(request).read(engine.artifact).search.shelf(limit))
+
+
+@router.post("/api/items")
+def look_up(wanted: Wanted, engine: LoadedEngine) -> Items:
+    """Look items up by id; unknown ones are left out."""
+    found = (engine.artifact.items.dense(item_id) for item_id in wanted.item_ids)
+    return _items(engine.artifact, [item for item in found if item is not None])
+
+
+@router.get("/api/versions")
+def versions(request: Request) -> dict[str, Any]:
+    """The newest versions of the store and what each says of itself, without the lists of files."""
+    return {"versions": [_summary(version) for version in _desk(request).versions.newest()]}
+
+
+@router.get("/api/night")
+def night(request: Request) -> dict[str, Any]:
+    """What the last nightly run says of itself; null where there was none."""
+    return {"night": _desk(request).night()}
+
+
+@router.get("/api/compare")
+def compare(
+    request: Request,
+    user_id: Annotated[str, Parameter(min_length=1, max_length=512)],
+    before: str,
+    after: str,
+    k: Annotated[int, Parameter(ge=1, le=_MOST_PLACES)] = 20,
+) -> dict[str, Any]:
+    """What two versions recommend to a user by their embeddings alone, side by side."""
+    desk = _desk(request)
+    return {
+        "user_id": user_id,
+        "before": _list(desk, before, user_id, k),
+        "after": _list(desk, after, user_id, k),
+    }
+
+
+@router.get("/{path:path}")
+async def file(path: str, request: Request) -> Response:
+    """A file of the page."""
+    found = await _FILES.get_response(path or "index.html", request.scope)
+    found.headers["Content-Security-Policy"] = POLICY
+    found.headers["X-Content-Type-Options"] = "nosniff"
+    found.headers["Referrer-Policy"] = "no-referrer"
+    found.headers["Cache-Control"] = "no-cache"
+    return found
+
+
+def _desk(request: Request) -> Desk:
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+def _items(artifact: Artifact, found: Sequence[int]) -> Items:
+    return Items(
+        model_version=artifact.manifest.version,
+        items=[
+            Item(
+                item_id=artifact.items.outside(item),
+                popularity=int(artifact.popularity[item]),
+                metadata=artifact.item_metadata(item),
+            )
+            for item in found
+        ],
+    )
+
+
+def _summary(version: Version) -> dict[str, Any]:
+    said = version.manifest
+    summary: dict[str, Any] = {"version": version.version, "current": version.current, "damage": version.damage}
+    if said is not None:
+        summary |= said.model_dump(mode="json", exclude={"version", "files", "digest"})
+        summary |= {"files": len(said.files), "bytes": sum(entry.size for entry in said.files.values())}
+    return summary
+
+
+def _list(desk: Desk, version: str, user_id: str, k: int) -> dict[str, Any]:
+    try:
+        artifact = desk.versions.open(version)
+    except UserError as error:
+        raise HTTPException(404, str(error)) from None
+    found = ranked(artifact, user_id, k)
+    return {
+        "version": version,
+        "known": found is not None,
+        "items": [item.model_dump() for item in _items(artifact, found or []).items],
+    }

@@ -1,0 +1,38 @@
+"""The pictures of items."""
+
+from fastapi import APIRouter, Request, Response
+from starlette.exceptions import HTTPException
+
+from service.pictures import Picture, PictureFolder
+from service.routes.base import ITEM_PROBLEMS, LoadedEngine, known
+
+_KEEP = "private, max-age=3600"
+
+router = APIRouter()
+
+
+@router.get(
+    "/items/{item_id:path}/image",
+    operation_id="item_image",
+    response_class=Response,
+    responses={
+        **ITEM_PROBLEMS,
+        200: {"description": "The picture.", "content": {"image/*": {"schema": {"type": "string"}}}},
+        304: {"description": "The picture is the one that the caller has, by its ETag."},
+        404: {**ITEM_PROBLEMS[404], "description": "The model knows no such item, or there is no picture of it."},
+    },
+)
+def image(item_id: str, engine: LoadedEngine, request: Request) -> Response:
+    """The picture of an item, from the catalogue's folder (`MTS4MM_CATALOGUE`)."""
+    metadata = known(lambda: engine.item(item_id), "item").metadata or {}
+    picture = _from_catalogue(request.app.state.pictures, metadata.get("image"))
+    if picture is None:
+        raise HTTPException(404, "There is no picture of this item.")
+    headers = {"ETag": picture.etag, "Cache-Control": _KEEP, "X-Content-Type-Options": "nosniff"}
+    if picture.etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(picture.content, media_type=picture.media_type, headers=headers)
+
+
+def _from_catalogue(folder: PictureFolder | None, path: object) -> Picture | None:
+    return folder.read(path) if folder is not None and isinstance(path, str) and path else None
