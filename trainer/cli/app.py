@@ -6,7 +6,7 @@ import sys
 import typer
 
 from shared.errors import UserError
-from trainer.cli import bench, data, demo, events, experiment, keys, models, output, serving, training, tune
+from trainer.cli import bench, data, demo, encoders, events, experiment, keys, models, output, serving, training, tune
 
 EXIT_CODES = """
 [bold]Exit codes[/bold]: 0 done; 1 the data or the artefact is not usable (the message says what to mend);
@@ -26,9 +26,11 @@ app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)
 app.command("tune")(tune.tune)
 app.command("validate")(data.validate)
+app.command("encode")(encoders.encode)
 app.command("demo-data")(data.demo_data)
 app.command("demo")(demo.demo)
 app.command("serve")(serving.serve)
+app.add_typer(encoders.app, name="encoders")
 app.add_typer(models.app, name="models")
 app.add_typer(events.app, name="events")
 app.add_typer(keys.app, name="keys")

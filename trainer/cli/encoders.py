@@ -1,0 +1,294 @@
+"""``mts4mm encode`` and ``mts4mm encoders``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shared.errors import UsageError, UserError
+from trainer.cli import output
+
+if TYPE_CHECKING:
+    from trainer.encoders.encode import Outcome, Progress
+
+FAULTS_SHOWN = 20
+
+app = typer.Typer(help="The networks that turn words and pictures into features.", no_args_is_help=True)
+add_app = typer.Typer(help="Add an encoder to the store.", no_args_is_help=True)
+app.add_typer(add_app, name="add")
+
+
+class Kind(StrEnum):
+    """What an encoder encodes."""
+
+    TEXT = "text"
+    IMAGE = "image"
+
+
+class Pooling(StrEnum):
+    """How vectors of tokens become one."""
+
+    MEAN = "mean"
+    CLS = "cls"
+
+
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="MTS4MM_ENCODERS",
+        help="Folder of encoders.",
+        show_default="mts4mm/encoders in the user's data folder",
+    ),
+]
+NameArgument = Annotated[str, typer.Argument(help="Name of the encoder.", show_default=False)]
+
+
+def encode(
+    directory: Annotated[Path, typer.Argument(help="Dataset directory with an items table.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write to, made a dataset's folder by links to the rest.", show_default="the directory"
+        ),
+    ] = None,
+    only: Annotated[list[Kind] | None, typer.Option(help="Encode this alone; repeatable.")] = None,
+    text: Annotated[str | None, typer.Option(help="Text encoder, by name.", show_default="see below")] = None,
+    image: Annotated[str | None, typer.Option(help="Image encoder, by name.", show_default="see below")] = None,
+    text_columns: Annotated[str, typer.Option(help="Columns of words, joined.")] = "title,description",
+    image_columns: Annotated[str, typer.Option(help="Columns of picture paths; the first that is set.")] = "image",
+    store: StoreOption = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads to use.", show_default="OMP_NUM_THREADS, else all cores")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over features made elsewhere.")] = False,
+    json_: output.JsonOption = False,
+) -> None:
+    """Turn the words and pictures of a catalogue into features: <modality>_feat.npy.
+
+    Only what is new or has changed is encoded, and an interrupted run goes on with the same command. What cannot be
+    read is named, and counts as missing. Without --text or --image the encoder is taken that made the features last
+    time, else the only one in the store; for words, else, minilm from its package.
+    """
+    wanted = [kind.value for kind in only or list(Kind)]
+    columns = {Kind.TEXT.value: text_columns.split(","), Kind.IMAGE.value: image_columns.split(",")}
+    names = {Kind.TEXT.value: text, Kind.IMAGE.value: image}
+    outcomes, skipped = encode_catalogue(
+        directory,
+        out or directory,
+        {kind: names[kind] for kind in wanted},
+        columns,
+        store,
+        threads=threads or usual_threads(),
+        replace=replace,
+    )
+    _print_outcomes(outcomes, skipped, out or directory, as_json=json_)
+    if not outcomes:
+        raise UserError(f"{directory}: nothing could be encoded, see above")
+
+
+def encode_catalogue(
+    directory: Path,
+    out: Path,
+    names: dict[str, str | None],
+    columns: dict[str, list[str]],
+    store: Path | None,
+    *,
+    threads: int,
+    replace: bool = False,
+) -> tuple[list[Outcome], dict[str, str]]:
+    """Encode behind progress bars; returns what was done by modality, and why others were left out."""
+    from trainer.encoders.choice import choose_encoder
+    from trainer.encoders.encode import Source, encode_modality
+    from trainer.encoders.linked import link_dataset
+    from trainer.encoders.sources import Items, PictureSource, TextSource, read_items
+    from trainer.encoders.store import default_store
+
+    items = read_items(directory)
+    sources: dict[str, Callable[[Items, list[str]], Source]] = {"text": TextSource, "image": PictureSource}
+    link_dataset(directory, out, list(names))
+    outcomes, skipped = [], {}
+    for modality, name in names.items():
+        found = items.columns(columns[modality])
+        if not found:
+            skipped[modality] = f"the items table has no column {' or '.join(columns[modality])}"
+            continue
+        try:
+            encoder = choose_encoder(store or default_store(), modality, name, out)
+        except UserError as error:
+            if name is not None or len(names) == 1:
+                raise
+            skipped[modality] = str(error)
+            continue
+        with _shown_progress(f"encoding {modality}") as progress:
+            outcome = encode_modality(
+                modality,
+                sources[modality](items, found),
+                items.ids,
+                encoder,
+                out,
+                threads=threads,
+                replace=replace,
+                progress=progress,
+            )
+        outcomes.append(outcome)
+    return outcomes, skipped
+
+
+def usual_threads() -> int:
+    """``OMP_NUM_THREADS``, else the cores that this process may use."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() and int(given) > 0 else len(os.sched_getaffinity(0))
+
+
+@add_app.command("text")
+def add_text(
+    name: NameArgument,
+    folder: Annotated[
+        Path | None, typer.Option(help="A sentence transformer's folder.", show_default="minilm: from its package")
+    ] = None,
+    onnx: Annotated[Path | None, typer.Option(help="A network as ONNX, instead.", show_default=False)] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Its tokenizer.json.", show_default=False)] = None,
+    max_tokens: Annotated[int, typer.Option(min=2, max=8192, help="Of --onnx: longer texts are cut.")] = 256,
+    pooling: Annotated[Pooling, typer.Option(help="Of --onnx, if it answers by token.")] = Pooling.MEAN,
+    store: StoreOption = None,
+    json_: output.JsonOption = False,
+) -> None:
+    """A network over words: 'minilm' (all-MiniLM-L6-v2, extra 'text'), or one of your own."""
+    from trainer.encoders.choice import add_minilm
+    from trainer.encoders.sentence_transformer import MINILM, add_sentence_transformer
+    from trainer.encoders.store import add_text_network, default_store, encoder_place
+
+    where = store or default_store()
+    if onnx is not None and folder is None:
+        if tokenizer is None:
+            raise UsageError("--onnx needs --tokenizer FILE, the tokenizer.json of the same model")
+        add_text_network(where, name, onnx, tokenizer, {"max_tokens": max_tokens, "pooling": pooling.value})
+    elif folder is not None and onnx is None:
+        add_sentence_transformer(folder, encoder_place(where, "text", name), name)
+    elif name == MINILM and folder is None:
+        add_minilm(where)
+    else:
+        raise UsageError(f"give --folder or --onnx for {name}; only 'minilm' comes with a package")
+    _print_added(where, "text", name, as_json=json_)
+
+
+@add_app.command("image")
+def add_image(
+    file: Annotated[Path, typer.Argument(help="The network as ONNX.", show_default=False)],
+    name: Annotated[str | None, typer.Option(help="In the store.", show_default="the file's name")] = None,
+    preprocessing: Annotated[
+        Path | None,
+        typer.Option(help="How pictures are prepared, YAML or JSON.", show_default="224 x 224, as for ImageNet"),
+    ] = None,
+    store: StoreOption = None,
+    json_: output.JsonOption = False,
+) -> None:
+    """A network over pictures; docs/encoders.md shows how to export one, and the keys of --preprocessing."""
+    from shared.encoders.specs import read_preprocessing
+    from trainer.encoders.store import add_image_network, default_store
+
+    where, called = store or default_store(), name or file.stem.lower()
+    settings: dict[str, Any] = {}
+    if preprocessing is not None:
+        try:
+            settings = read_preprocessing(preprocessing.read_text(encoding="utf-8"), str(preprocessing))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{preprocessing}: cannot be read ({error})") from error
+    add_image_network(where, called, file, settings)
+    _print_added(where, "image", called, as_json=json_)
+
+
+@app.command("list")
+def list_(store: StoreOption = None, json_: output.JsonOption = False) -> None:
+    """The encoders in the store."""
+    from trainer.encoders.store import default_store, list_encoders
+
+    where = store or default_store()
+    entries = list_encoders(where)
+    if json_:
+        output.print_json(
+            [
+                {
+                    "kind": each.kind,
+                    "name": each.name,
+                    "digest": each.encoder and each.encoder.digest,
+                    "spec": each.encoder and each.encoder.spec.model_dump(mode="json"),
+                    "damage": each.damage,
+                }
+                for each in entries
+            ]
+        )
+        return
+    rows = [
+        (
+            each.kind,
+            each.name,
+            each.encoder.spec.width if each.encoder else "-",
+            each.encoder.digest[:12] if each.encoder else "-",
+            each.damage or "",
+        )
+        for each in entries
+    ]
+    output.print_table(str(where), ("kind", "name", "width", "digest", "damage"), rows)
+
+
+@app.command()
+def remove(
+    kind: Annotated[Kind, typer.Argument(help="text or image.", show_default=False)],
+    name: NameArgument,
+    store: StoreOption = None,
+    json_: output.JsonOption = False,
+) -> None:
+    """Remove an encoder from the store; datasets and artefacts made with it keep theirs."""
+    from trainer.encoders.store import default_store, remove_encoder
+
+    remove_encoder(store or default_store(), kind.value, name)
+    if json_:
+        output.print_json({"kind": kind.value, "removed": name})
+    else:
+        output.say(f"removed the {kind.value} encoder {name}")
+
+
+@contextmanager
+def _shown_progress(what: str) -> Iterator[Progress]:
+    with output.progress_bars() as bars:
+        task = bars.add_task(what, total=1, note="")
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _print_added(store: Path, kind: str, name: str, *, as_json: bool) -> None:
+    from trainer.encoders.store import find_encoder
+
+    encoder = find_encoder(store, kind, name)
+    if as_json:
+        output.print_json({"kind": kind, "digest": encoder.digest, **encoder.spec.model_dump(mode="json")})
+    else:
+        output.say(f"added the {kind} encoder {name}: vectors of {encoder.spec.width} numbers")
+
+
+def _print_outcomes(outcomes: list[Outcome], skipped: dict[str, str], out: Path, *, as_json: bool) -> None:
+    if as_json:
+        output.print_json(
+            {"directory": str(out), "modalities": [asdict(each) for each in outcomes], "skipped": skipped}
+        )
+        return
+    for each in outcomes:
+        for item, fault in list(each.faults.items())[:FAULTS_SHOWN]:
+            output.say(f"{each.modality} of item {item}: {fault}")
+        if len(each.faults) > FAULTS_SHOWN:
+            output.say(f"and {len(each.faults) - FAULTS_SHOWN} more; {each.modality}_feat.json lists them all")
+    for modality, reason in skipped.items():
+        output.say(f"{modality} was left out: {reason}")
+    rows = [
+        (each.modality, each.encoder, each.width, each.items, each.encoded, each.reused, each.missing, len(each.faults))
+        for each in outcomes
+    ]
+    columns = ("modality", "encoder", "width", "items", "encoded", "kept", "without", "of these faulty")
+    output.print_table(str(out), columns, rows)

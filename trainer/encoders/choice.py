@@ -1,0 +1,42 @@
+"""Which encoder a catalogue is encoded with, where the user does not say."""
+
+from pathlib import Path
+
+from shared.encoders import EncoderFolder, read_folder
+from shared.errors import UserError
+from trainer.encoders.features_manifest import encoder_path, read_manifest
+from trainer.encoders.sentence_transformer import MINILM, add_sentence_transformer, minilm_folder
+from trainer.encoders.store import encoder_place, find_encoder, list_encoders
+
+
+def choose_encoder(store: Path, kind: str, name: str | None, out: Path) -> EncoderFolder:
+    """The encoder by name; else the one that made the features that are there; else the only one in the store.
+
+    Without any, the text encoder minilm is added from its package.
+
+    Raises:
+        UserError: there is none, or there are several to choose from.
+    """
+    if name is None and read_manifest(out, kind) is not None:
+        return read_folder(encoder_path(out, kind))
+    names = [each.name for each in list_encoders(store) if each.kind == kind]
+    if name is None and len(names) > 1:
+        raise UserError(f"there are several {kind} encoders ({', '.join(names)}): choose one with --{kind} NAME")
+    wanted = name or (names[0] if names else MINILM if kind == "text" else None)
+    if wanted is None:
+        raise UserError(
+            "no image encoder: 'mts4mm encoders add image FILE.onnx' takes any network, 'mts4mm encoders fit image "
+            "DIR' trains a small one on the catalogue's own pictures"
+        )
+    if kind == "text" and wanted == MINILM and MINILM not in names:
+        add_minilm(store)
+    return find_encoder(store, kind, wanted)
+
+
+def add_minilm(store: Path) -> None:
+    """Add all-MiniLM-L6-v2 from its package to a store.
+
+    Raises:
+        UserError: the package is not installed, or an encoder of the name is there already.
+    """
+    add_sentence_transformer(minilm_folder(), encoder_place(store, "text", MINILM), MINILM)
