@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shared import artifact
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
+from shared.encoders import EncoderFolder, attachments_of
 from trainer.dataset import TRAIN, Dataset
 from trainer.recipe import Recipe
 from trainer.training import TrainedStudent
@@ -32,6 +33,7 @@ def publish(
         train_indices=interactions.indices,
         items=dataset.catalogue,
         user_parts=trained.user_parts or None,
+        attachments=attachments_of(_used_encoders(dataset, recipe)),
     )
     provenance = Provenance(
         dataset=DatasetInfo(
@@ -48,6 +50,11 @@ def publish(
         code_revision=_code_revision(),
     )
     return artifact.publish(store, model, provenance, activate=activate)
+
+
+def _used_encoders(dataset: Dataset, recipe: Recipe) -> dict[str, EncoderFolder]:
+    chosen = dataset.encoders if recipe.modalities is None else recipe.modalities
+    return {modality: encoder for modality, encoder in dataset.encoders.items() if modality in chosen}
 
 
 def flat_metrics(trained: TrainedStudent) -> dict[str, float]:

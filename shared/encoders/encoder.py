@@ -42,6 +42,8 @@ class Encoder(ABC, Generic[Raw, Prepared]):
     """What both kinds do: prepare each input, then run the network over batches of them."""
 
     spec: TextSpec | ImageSpec
+    digest: str
+    """Equal where vectors are comparable; see ``EncoderFolder.digest``."""
 
     @property
     def width(self) -> int:
@@ -94,8 +96,9 @@ class Encoder(ABC, Generic[Raw, Prepared]):
 class TextEncoder(Encoder[str, Tokens]):
     """A sentence transformer."""
 
-    def __init__(self, spec: TextSpec, network: "_Network", tokenizer: Tokenizer) -> None:
+    def __init__(self, spec: TextSpec, digest: str, network: "_Network", tokenizer: Tokenizer) -> None:
         self.spec: TextSpec = spec
+        self.digest = digest
         self._network = network
         self._tokenizer = tokenizer
 
@@ -122,8 +125,9 @@ class TextEncoder(Encoder[str, Tokens]):
 class ImageEncoder(Encoder[bytes, Vectors]):
     """A network over pictures."""
 
-    def __init__(self, spec: ImageSpec, network: "_Network") -> None:
+    def __init__(self, spec: ImageSpec, digest: str, network: "_Network") -> None:
         self.spec: ImageSpec = spec
+        self.digest = digest
         self._network = network
 
     def prepare(self, raw: bytes) -> Vectors:
@@ -149,10 +153,10 @@ def open_encoder(folder: EncoderFolder, threads: int = 1) -> Encoder[Any, Any]:
     network = _Network(folder.files[MODEL], threads)
     if isinstance(folder.spec, TextSpec):
         network.require_inputs({"input_ids"}, {"input_ids", "attention_mask", "token_type_ids"})
-        return TextEncoder(folder.spec, network, _open_tokenizer(folder.files[TOKENIZER], folder.spec))
+        return TextEncoder(folder.spec, folder.digest, network, _open_tokenizer(folder.files[TOKENIZER], folder.spec))
     if len(network.inputs) != 1:
         raise UserError(f"{network.path}: takes {', '.join(network.inputs)}; a network over pictures takes one input")
-    return ImageEncoder(folder.spec, network)
+    return ImageEncoder(folder.spec, folder.digest, network)
 
 
 class _Network:

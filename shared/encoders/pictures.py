@@ -5,6 +5,7 @@ Whatever a file holds, reading it ends with pixels or with a :class:`PictureErro
 
 import io
 import stat
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,14 @@ MOST_PIXELS = 50_000_000
 LEAST_SIDE = 8
 """Anything narrower is a placeholder, such as a tracking pixel."""
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
 _MODES = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "I;16", "I;16L", "I;16B", "I"))
 _DEEP = frozenset(("I;16", "I;16L", "I;16B", "I"))
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # ``MOST_PIXELS`` is stricter
 
 
 class PictureError(UserError):

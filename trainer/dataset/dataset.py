@@ -6,7 +6,7 @@ Knows no files beyond the directory it is read from; ids from outside live in ``
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from shared.encoders import EncoderFolder
 from shared.errors import UserError
 from trainer.dataset.contents import Contents, read_contents
 from trainer.dataset.features import Modality
 from trainer.dataset.findings import Finding, Findings
 from trainer.dataset.splits import SplitSpec
+from trainer.encoders.features_manifest import encoders_of
 
 _SHOWN = 3
 
@@ -40,6 +42,7 @@ class Dataset:
         catalogue: one record an item, in dense order, fit for JSON.
         split: how the labels came about.
         fingerprint: sha256 of ids, interactions, labels and modalities, wherever they were read from.
+        encoders: by modality, what made its features, where that is known (``mts4mm encode``).
     """
 
     name: str
@@ -54,6 +57,7 @@ class Dataset:
     catalogue: list[dict[str, Any]] | None
     split: SplitSpec
     fingerprint: str
+    encoders: dict[str, EncoderFolder] = field(default_factory=dict)
 
     def interactions(self, label: int) -> sp.csr_matrix:
         """Y of one split, (users, items), float32, 1 where there is an interaction."""
@@ -105,6 +109,7 @@ def load_dataset(
         catalogue=contents.catalogue,
         split=contents.split,
         fingerprint=_fingerprint(contents),
+        encoders=encoders_of(directory, list(contents.modalities)),
     )
 
 
