@@ -1,7 +1,6 @@
 """Encoders that people bring: a sentence transformer's folder, ONNX files, and the store that keeps them."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -138,7 +137,7 @@ def test_minilm_comes_from_its_package_and_gives_the_vectors_of_sentence_transfo
     theirs = SentenceTransformer(str(minilm_folder()), device="cpu").encode(texts)
     assert ours.shape == (4, 384)
     assert ((ours * theirs).sum(axis=1) > 0.9999).all()
-    assert os.path.getsize(tmp_path / "text" / "minilm" / "model.onnx") < 50_000_000
+    assert (tmp_path / "text" / "minilm" / "model.onnx").stat().st_size < 50_000_000
 
 
 def test_minilm_with_other_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +158,7 @@ def test_the_store_lists_finds_and_removes(store: Path, words: EncoderFolder, co
     ]
     assert find_encoder(store, "text", "words").digest == words.digest
     assert (words.spec.width, colours.spec.width) == (len(WORDS), 3)
-    with pytest.raises(UserError, match="no text encoder 'verbs'.*there are: words"):
+    with pytest.raises(UserError, match=r"no text encoder 'verbs'.*there are: words"):
         find_encoder(store, "text", "verbs")
     with pytest.raises(UserError, match="small letters"):
         find_encoder(store, "text", "../words")
