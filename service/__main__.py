@@ -1,7 +1,6 @@
 """``python -m service``: serve the current model of a store folder."""
 
 import argparse
-import logging
 import signal
 import socket
 import sys
@@ -9,14 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import uvicorn
-
-from service.app import create_app
 from service.settings import Settings, load_settings, shown
+from service.workers import serve
 from shared.errors import ExitCode, UserError
-
-_PATIENCE_SECONDS = 10
-"""How long requests under way may hold up the end."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,21 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if only_show:
             sys.stdout.write(shown(settings))
             return
-        app = create_app(settings)
         listener = _listen(settings.host, settings.port)
+        serve(settings, listener)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=listener.getsockname()[1],
-        server_header=False,
-        timeout_graceful_shutdown=_PATIENCE_SECONDS,
-    )
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    logging.getLogger("uvicorn.error").info("Listening on http://%s:%d", host, config.port)
-    uvicorn.Server(config).run(sockets=[listener])
 
 
 def _settings(arguments: Sequence[str] | None) -> tuple[Settings, bool]:
@@ -58,6 +42,7 @@ def _settings(arguments: Sequence[str] | None) -> tuple[Settings, bool]:
     parser.add_argument("--host", help="the address to listen on")
     parser.add_argument("--port", help="the port, 0 for any free one")
     parser.add_argument("--catalogue", type=Path, help="the dataset folder with the pictures of the items")
+    parser.add_argument("--workers", help="how many processes answer")
     parser.add_argument(
         "--print-config", action="store_true", help="print the settings in force, secrets masked, and end"
     )

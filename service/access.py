@@ -1,29 +1,84 @@
-"""Who may call what, and how often: API keys with scopes (``shared/api_keys.py``), and a rate limit a key."""
+"""Who may call what, and how often: API keys with scopes (``shared/api_keys.py``), and a rate limit a key.
+
+Calls are counted in this process. To count them in Redis would cost every request a round trip before the one it
+needs; so several workers together let a key call as many times more often.
+"""
 
 import hmac
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-from fastapi import Request
+from fastapi import Depends, Request
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.exceptions import HTTPException
 
-from shared.api_keys import ApiKey, Scope, digest
-from shared.errors import UsageError
+from shared.api_keys import ApiKey, Scope, digest, load_keys
+from shared.errors import UsageError, UserError
 
-_ANONYMOUS = "anonymous"
+ANONYMOUS = "anonymous"
+"""Who calls where no keys are asked for."""
+
+LOOK_SECONDS = 1.0
+"""How often it is looked whether a keys file has changed."""
+
+_log = logging.getLogger(__name__)
+
+
+class KeysFile:
+    """The keys of a file, read again when it changes. A new content that is flawed is logged, and the old one stays."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            UserError: it cannot be read or is no keys file.
+        """
+        self._path = path
+        self._seen = self._identity()
+        self._keys = load_keys(path)
+        self._look_at = time.monotonic() + LOOK_SECONDS
+
+    def __call__(self) -> Sequence[ApiKey]:
+        """The keys as of the last look, which is at most ``LOOK_SECONDS`` ago."""
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            self._look()
+        return self._keys
+
+    def _look(self) -> None:
+        found = self._identity()
+        if found == self._seen:
+            return
+        self._seen = found
+        try:
+            self._keys = load_keys(self._path)
+        except UserError as error:
+            _log.error("the keys stay as they were: %s", error)
+        else:
+            _log.info("read %d keys from %s", len(self._keys), self._path)
+
+    def _identity(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class Access:
     """Decides about every request; safe from any number of threads."""
 
-    def __init__(self, keys: list[ApiKey] | None, rate: str | None) -> None:
+    def __init__(self, keys: Callable[[], Sequence[ApiKey]] | None, rate: str | None) -> None:
         """Access by keys, or for everybody.
 
         Args:
-            keys: who may call; None lets everybody do everything.
+            keys: gives those who may call; None lets everybody do everything.
             rate: how often a key may call, such as ``100/second``; None sets no limit.
 
         Raises:
@@ -35,9 +90,10 @@ class Access:
 
     def admit(self, request: Request, scope: Scope) -> None:
         """Let a request through, or raise what answers it: 401, 403 or 429."""
-        caller = _ANONYMOUS
+        caller = ANONYMOUS
         if self._keys is not None:
             caller = self._allowed(_presented(request), scope).name
+            request.scope.setdefault("state", {})["key_name"] = caller
         if self._rate is None or self._limiter.hit(self._rate, caller):
             return
         # the moving window says when its oldest call falls out of it
@@ -60,20 +116,27 @@ class Access:
         """Compare with every key, in a time that tells nothing of any."""
         presented_digest = digest(presented)
         found = None
-        for key in self._keys or []:
+        for key in () if self._keys is None else self._keys():
             if hmac.compare_digest(key.sha256, presented_digest):
                 found = key
         return found
 
 
-def requires(scope: Scope) -> Callable[[Request], None]:
+class Requires:
     """A dependency for routes that need a scope; the application keeps its ``Access`` as ``app.state.access``."""
 
-    def admitted(request: Request) -> None:
-        access: Access = request.app.state.access
-        access.admit(request, scope)
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
 
-    return admitted
+    async def __call__(self, request: Request) -> None:
+        """Let the request through, or raise what answers it."""
+        access: Access = request.app.state.access
+        access.admit(request, self.scope)
+
+
+def requires(scope: Scope) -> Any:
+    """What a router or a route lists among its ``dependencies`` to be called with a key of this scope alone."""
+    return Depends(Requires(scope))
 
 
 def _presented(request: Request) -> str | None:

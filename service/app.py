@@ -1,21 +1,33 @@
 """Puts the service together: engine, routes, errors."""
 
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from service import problems
+from service.access import Access, KeysFile
+from service.admission import Admission, Admit
+from service.connections import close_slow
 from service.console.desk import Desk
-from service.live_model import LiveModel
+from service.description import completed
+from service.draining import Draining
+from service.live_model import LiveModel, SwapResult
+from service.logs import AccessLog
+from service.metrics import Metrics
 from service.overlay import Overlay
 from service.pictures import PictureFolder
-from service.requests import BodyLimit, RequestId
+from service.requests import REQUEST_ID_HEADER, Front
 from service.routes import ROUTERS
 from service.settings import Settings
+from service.vitals import Vitals
 from shared.errors import UserError
 from shared.state import check_url, open_state
 
@@ -25,31 +37,52 @@ POLL_SECONDS = 2.0
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path | None = None) -> FastAPI:
     """Load the current model and make the application that serves it, and the models that take its place.
 
     A store without a current model is no error: the service then answers 503 and says so in ``/health``, until a model
     is published.
 
+    Args:
+        settings: what the operator decided.
+        log: where answered requests are written; nowhere by default.
+        last_good: a file, of all workers of a service, that holds the version they serve. A worker that starts again
+            falls back to it where the current version is refused.
+
     Raises:
-        UserError: the current model is damaged, or the state's settings make no sense. A state that is away is no
-            error.
+        UserError: the current model is damaged, or a setting makes no sense. A state that is away is no error.
     """
-    live = LiveModel(settings.models, POLL_SECONDS)
-    first = live.refresh()
-    if first.reason is not None:
-        raise UserError(first.reason)
+    metrics, draining = Metrics(), Draining(settings.drain_seconds)
+    access = Access(None if settings.keys is None else KeysFile(settings.keys), settings.rate_limit)
+    live = LiveModel(settings.models, POLL_SECONDS, on_swap=_noting(metrics, last_good))
+    _load(live, last_good)
     overlay = _overlay(settings, live)
-    app = _described_app(lifespan=_following(live, overlay))
+    admission = Admission(
+        settings.max_in_flight, settings.max_waiting, settings.max_wait_seconds, settings.request_timeout_seconds
+    )
+
+    def watch(now: float) -> None:
+        metrics.load(admission.in_flight, admission.waiting)
+        close_slow(settings.head_timeout_seconds, now)
+
+    def layers(app: ASGIApp) -> ASGIApp:
+        app = Admit(app, admission, metrics, settings.max_body_bytes)
+        if settings.cors_origins:
+            app = _cross_origin(app, settings.cors_origins)
+        return Front(app, metrics, log, draining)
+
+    app = _described_app(lifespan=_following(live, overlay, draining, lambda: admission.watch(watch)), layers=layers)
     app.state.live = live
     app.state.overlay = overlay
     app.state.event_weights = settings.event_weights
     app.state.pictures = None if settings.catalogue is None else PictureFolder(settings.catalogue)
     app.state.desk = Desk(settings.models)
-    app.state.started = time.monotonic()
+    app.state.access = access
+    app.state.metrics = metrics
+    app.state.vitals = Vitals(live, overlay, draining, settings.models, settings.workers)
+    app.state.max_body_depth = settings.max_body_depth
+    metrics.add_facts(app.state.vitals.metrics)
     problems.install(app)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
-    app.add_middleware(RequestId)
     return app
 
 
@@ -59,19 +92,40 @@ def openapi() -> dict[str, Any]:
 
 
 class _Application(FastAPI):
+    def __init__(self, layers: Callable[[ASGIApp], ASGIApp], **described: Any) -> None:
+        super().__init__(**described)
+        self._layers = layers
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Put our layers around everything, the answers to unexpected errors included."""
+        return self._layers(super().build_middleware_stack())
+
     def openapi(self) -> dict[str, Any]:
-        """Describe the API; FastAPI cannot be told that an error model has a media type of its own."""
-        schema = super().openapi()
-        for path in schema["paths"].values():
-            for operation in path.values():
-                for response in operation["responses"].values():
-                    content = response.get("content", {})
-                    if content.get("application/json", {}).get("schema") == {"$ref": _PROBLEM}:
-                        content[problems.MEDIA_TYPE] = content.pop("application/json")
-        return schema
+        """Describe the API whole."""
+        if self.openapi_schema is None:
+            self.openapi_schema = completed(super().openapi(), ROUTERS)
+        return self.openapi_schema
 
 
-_PROBLEM = "#/components/schemas/Problem"
+def _load(live: LiveModel, last_good: Path | None) -> None:
+    first = live.refresh()
+    if first.reason is None:
+        return
+    with suppress(OSError):
+        if last_good is not None and live.fall_back(last_good.read_text()):
+            return
+    raise UserError(first.reason)
+
+
+def _noting(metrics: Metrics, last_good: Path | None) -> Callable[[SwapResult], None]:
+    def note(result: SwapResult) -> None:
+        metrics.swap(result)
+        if last_good is not None and result.outcome == "swapped" and result.after is not None:
+            temporary = last_good.with_suffix(f".{os.getpid()}")
+            temporary.write_text(result.after)
+            temporary.replace(last_good)
+
+    return note
 
 
 def _overlay(settings: Settings, live: LiveModel) -> Overlay:
@@ -81,24 +135,43 @@ def _overlay(settings: Settings, live: LiveModel) -> Overlay:
     return Overlay(lambda: open_state(url, folder, settings.event_weights), POLL_SECONDS, on_change=live.wake)
 
 
-def _following(live: LiveModel, overlay: Overlay) -> Lifespan:
+def _cross_origin(app: ASGIApp, origins: list[str]) -> ASGIApp:
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "X-API-Key", REQUEST_ID_HEADER],
+        expose_headers=[REQUEST_ID_HEADER, "Retry-After"],
+        allow_credentials=False,
+    )
+
+
+def _following(
+    live: LiveModel, overlay: Overlay, draining: Draining, watch: Callable[[], Coroutine[Any, Any, None]]
+) -> Lifespan:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        draining.watch(asyncio.get_running_loop())
         live.start()
         await to_thread.run_sync(overlay.start)
+        watching = asyncio.create_task(watch())
         yield
+        watching.cancel()
         await to_thread.run_sync(overlay.stop)
         await to_thread.run_sync(live.stop)
 
     return lifespan
 
 
-def _described_app(lifespan: Lifespan | None = None) -> FastAPI:
+def _described_app(lifespan: Lifespan | None = None, layers: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> FastAPI:
     app = _Application(
+        layers,
         title="MTS4MM recommendations",
         description="The top items for a user, by a student distilled from ID, image and text teachers.",
         version="0.1.0",
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
         lifespan=lifespan,
     )
     for router in ROUTERS:

@@ -3,14 +3,17 @@
 Knows nothing of HTTP.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from service.schemas import EventBatch, EventsResponse, RejectedEvent
 from shared.events import Event
-from shared.state import Recorded, UserState
+from shared.state import Recorded, StateUnavailable, UserState
+
+_NAMES = {Recorded.COUNTED: "accepted", Recorded.REPEATED: "duplicate", Recorded.FORGOTTEN: "rejected"}
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,25 @@ def sort_out(batch: EventBatch, types: Mapping[str, float]) -> Sorted:
     return Sorted(good, rejected, pointers)
 
 
-def record(state: UserState, rows: Sorted) -> EventsResponse:
+def record(state: UserState, rows: Sorted, count: Callable[[str, str, int], None]) -> EventsResponse:
     """Record the good events, all of them or none.
+
+    Args:
+        state: where to.
+        rows: a batch.
+        count: told how many events of which type had which outcome.
 
     Raises:
         StateUnavailable: they may have been recorded all the same where Redis was slow; sent again as they are, none
             counts twice.
     """
-    outcomes = state.record([event for _, event in rows.good])
+    types = [event.type for _, event in rows.good]
+    try:
+        outcomes = state.record([event for _, event in rows.good])
+    except StateUnavailable:
+        _tell(count, types, ["unavailable"] * len(types))
+        raise
+    _tell(count, types, [_NAMES[outcome] for outcome in outcomes])
     forgotten = [
         RejectedEvent(
             index=index,
@@ -59,6 +73,11 @@ def record(state: UserState, rows: Sorted) -> EventsResponse:
         duplicates=outcomes.count(Recorded.REPEATED),
         rejected=sorted([*rows.rejected, *forgotten], key=lambda rejected: rejected.index),
     )
+
+
+def _tell(count: Callable[[str, str, int], None], types: Sequence[str], outcomes: Sequence[str]) -> None:
+    for (type_, outcome), number in Counter(zip(types, outcomes, strict=True)).items():
+        count(type_, outcome, number)
 
 
 def _faulty(index: int, pointer: str, error: ValidationError) -> RejectedEvent:

@@ -125,6 +125,23 @@ class LiveModel:
                 self._report(result)
             return result
 
+    def fall_back(self, version: str) -> bool:
+        """While there is no live model, make one live that ``CURRENT`` does not name; returns whether that worked.
+
+        The refusal of the one that it names stays, and that one is still followed.
+        """
+        with self._refreshing:
+            if self.engine is not None:
+                return False
+            try:
+                engine = Engine(artifact.load(self._store, version))
+                check_answers(engine)
+            except Exception as error:
+                _log.error("no falling back to model %s: %s", version, error)
+                return False
+            self.engine = engine
+            return True
+
     def start(self) -> None:
         """Look at the store from now on, every ``poll_seconds`` and when woken, in a thread of its own."""
         if self._poller is not None:

@@ -1,6 +1,5 @@
 """Every error of the API in the one form of RFC 9457."""
 
-import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -8,13 +7,12 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from service.requests import REQUEST_ID_HEADER, request_id
+from service.requests import request_id
 from service.schemas import FieldProblem, Problem
 from shared.state import StateUnavailable
 
 MEDIA_TYPE = "application/problem+json"
 
-_log = logging.getLogger("uvicorn.error")
 _DETAILS = {404: "There is nothing at this path.", 405: "This path does not have that method."}
 
 
@@ -47,7 +45,7 @@ def problem(
         document.model_dump_json(exclude_none=True),
         status_code=status,
         media_type=MEDIA_TYPE,
-        headers={**(headers or {}), REQUEST_ID_HEADER: document.request_id},
+        headers=headers,
     )
 
 
@@ -75,8 +73,7 @@ async def _state_away(request: Request, error: Exception) -> Response:
     return problem(request, 503, "The user state is away. Send the same again later.", headers=headers)
 
 
-async def _unexpected(request: Request, error: Exception) -> Response:
-    _log.error("request %s failed: %s", request_id(request.scope), type(error).__name__)
+async def _unexpected(request: Request, _error: Exception) -> Response:
     return problem(request, 500, "Something went wrong here. The service's log has it under the request id.")
 
 

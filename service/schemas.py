@@ -325,6 +325,20 @@ class UserResponse(BaseModel):
     items: list[str] = Field(description="The items of the training interactions.")
 
 
+class ProbeResponse(BaseModel):
+    """Yes."""
+
+    status: Literal["ok"]
+
+
+class RefusedModel(BaseModel):
+    """A version that was to be served, and why it is not."""
+
+    version: str | None
+    reason: str
+    when: datetime
+
+
 class HealthResponse(BaseModel):
     """Whether recommendations can be had, and from which model; null where there is none."""
 
@@ -339,6 +353,9 @@ class HealthResponse(BaseModel):
     users: int | None = None
     items: int | None = None
     index: str | None = Field(None, description="The kind of index that is searched.")
+    last_refusal: RefusedModel | None = Field(
+        None, description="The version that should be live and is not, while that is so."
+    )
 
 
 class FieldProblem(BaseModel):

@@ -1,11 +1,13 @@
 """What the routers share: the engine of the request, JSON bodies, and the problems that routes answer with."""
 
+import re
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from service.engine import Engine
 from service.overlay import Overlay
@@ -23,11 +25,38 @@ class JsonRoute(APIRoute):
 
         async def handle_json(request: Request) -> Response:
             media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if request.method == "POST" and media_type != "application/json":
+            if request.method in _WITH_BODY and media_type != "application/json":
                 raise HTTPException(415, "Send the body as application/json.")
+            if request.method in _WITH_BODY:
+                _refuse_deep(await _body(request), request.app.state.max_body_depth)
             return await handle(request)
 
         return handle_json
+
+
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_BRACKET_OR_STRING = re.compile(rb'"(?:[^"\\\\]++|\\\\.)*+(?:"|\\\\?\Z)|[\[\]{}]', re.DOTALL)
+
+
+async def _body(request: Request) -> bytes:
+    try:
+        return await request.body()
+    except ClientDisconnect:
+        raise HTTPException(400, "The body did not arrive.") from None
+
+
+def _refuse_deep(body: bytes, most: int) -> None:
+    """Answer 400 where the JSON of a body is nested more deeply than it may be."""
+    if body.count(b"[") + body.count(b"{") <= most:
+        return  # the usual case, without looking at the structure
+    depth = 0
+    for found in _BRACKET_OR_STRING.finditer(body):
+        if found[0] in (b"[", b"{"):
+            depth += 1
+            if depth > most:
+                raise HTTPException(400, f"The body is nested more than {most} deep.")
+        elif found[0] in (b"]", b"}"):
+            depth -= 1
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -53,7 +82,7 @@ EVENT_PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def loaded_engine(request: Request) -> Engine:
+async def loaded_engine(request: Request) -> Engine:
     """Return the engine, or answer 503 where no model is loaded."""
     engine: Engine | None = request.app.state.live.engine
     if engine is None:

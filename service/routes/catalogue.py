@@ -4,10 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from service.access import requires
 from service.routes.base import ITEM_PROBLEMS, JsonRoute, LoadedEngine, known
 from service.schemas import DEFAULT_K, MAX_K, ItemResponse, RecommendedItem, SimilarResponse
+from shared.api_keys import Scope
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(route_class=JsonRoute, dependencies=[requires(Scope.READ)])
 
 
 @router.get("/items/{item_id:path}/similar", operation_id="similar_items", responses=ITEM_PROBLEMS)

@@ -13,9 +13,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
+from service.access import requires
 from service.console.desk import Desk
 from service.console.versions import Version, ranked
 from service.routes.base import LoadedEngine
+from shared.api_keys import Scope
 from shared.artifact import Artifact
 from shared.errors import UserError
 
@@ -38,6 +40,8 @@ _MOST_FOUND = 100
 _MOST_ITEMS = 1_000
 _MOST_PLACES = 100
 _FILES = StaticFiles(packages=[("service.console", "static")])
+
+_WITH_KEY = [requires(Scope.READ)]
 
 router = APIRouter(prefix="/console", include_in_schema=False)
 
@@ -77,7 +81,7 @@ def settings(request: Request) -> dict[str, Any]:
     return {"pictures": request.app.state.pictures is not None}
 
 
-@router.get("/api/model")
+@router.get("/api/model", dependencies=_WITH_KEY)
 def model(engine: LoadedEngine, request: Request) -> dict[str, Any]:
     """The parts to weigh and the attributes to filter by."""
     reading = _desk(request).read(engine.artifact)
@@ -88,7 +92,7 @@ def model(engine: LoadedEngine, request: Request) -> dict[str, Any]:
     }
 
 
-@router.get("/api/users")
+@router.get("/api/users", dependencies=_WITH_KEY)
 def users(
     engine: LoadedEngine,
     request: Request,
@@ -100,7 +104,7 @@ def users(
     return {"model_version": engine.artifact.manifest.version, "users": [vars(user) for user in found]}
 
 
-@router.get("/api/items")
+@router.get("/api/items", dependencies=_WITH_KEY)
 def items(
     engine: LoadedEngine,
     request: Request,
@@ -111,7 +115,7 @@ def items(
     return _items(engine.artifact, _desk(request).read(engine.artifact).search.items(q, limit))
 
 
-@router.get("/api/shelf")
+@router.get("/api/shelf", dependencies=_WITH_KEY)
 def shelf(
     engine: LoadedEngine,
     request: Request,
@@ -121,26 +125,26 @@ def shelf(
     return _items(engine.artifact, _desk(request).read(engine.artifact).search.shelf(limit))
 
 
-@router.post("/api/items")
+@router.post("/api/items", dependencies=_WITH_KEY)
 def look_up(wanted: Wanted, engine: LoadedEngine) -> Items:
     """Look items up by id; unknown ones are left out."""
     found = (engine.artifact.items.dense(item_id) for item_id in wanted.item_ids)
     return _items(engine.artifact, [item for item in found if item is not None])
 
 
-@router.get("/api/versions")
+@router.get("/api/versions", dependencies=_WITH_KEY)
 def versions(request: Request) -> dict[str, Any]:
     """The newest versions of the store and what each says of itself, without the lists of files."""
     return {"versions": [_summary(version) for version in _desk(request).versions.newest()]}
 
 
-@router.get("/api/night")
+@router.get("/api/night", dependencies=_WITH_KEY)
 def night(request: Request) -> dict[str, Any]:
     """What the last nightly run says of itself; null where there was none."""
     return {"night": _desk(request).night()}
 
 
-@router.get("/api/compare")
+@router.get("/api/compare", dependencies=_WITH_KEY)
 def compare(
     request: Request,
     user_id: Annotated[str, Parameter(min_length=1, max_length=512)],
@@ -162,8 +166,6 @@ async def file(path: str, request: Request) -> Response:
     """A file of the page."""
     found = await _FILES.get_response(path or "index.html", request.scope)
     found.headers["Content-Security-Policy"] = POLICY
-    found.headers["X-Content-Type-Options"] = "nosniff"
-    found.headers["Referrer-Policy"] = "no-referrer"
     found.headers["Cache-Control"] = "no-cache"
     return found
 

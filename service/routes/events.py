@@ -3,10 +3,16 @@
 from fastapi import APIRouter, Request, Response
 
 from service import events, problems
+from service.access import requires
+from service.metrics import Metrics
 from service.routes.base import EVENT_PROBLEMS, CurrentOverlay, JsonRoute
 from service.schemas import Events, EventsResponse, FieldProblem
+from shared.api_keys import Scope
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(route_class=JsonRoute, dependencies=[requires(Scope.EVENTS)])
+
+_ANY_TYPE = "any"
+"""Of events that are rejected before they count; they may claim to be of any type."""
 
 
 @router.post("/events", operation_id="record_events", response_model=EventsResponse, responses=EVENT_PROBLEMS)
@@ -18,8 +24,11 @@ def record_events(batch: Events, request: Request, overlay: CurrentOverlay) -> E
     again, so that whatever was not answered can be sent again. What is accepted is on disk as `docs/events.md` says,
     and the next answers to the user take it into account.
     """
+    metrics: Metrics = request.app.state.metrics
     rows = events.sort_out(batch, request.app.state.event_weights)
+    if rows.rejected:
+        metrics.event(_ANY_TYPE, "rejected", len(rows.rejected))
     if not rows.good:
         errors = [FieldProblem(pointer=row.pointer, detail=row.detail) for row in rows.rejected]
         return problems.problem(request, 422, "None of the events can be taken.", errors=errors)
-    return events.record(overlay.state, rows)
+    return events.record(overlay.state, rows, metrics.event)

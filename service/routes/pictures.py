@@ -3,12 +3,14 @@
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
+from service.access import requires
 from service.pictures import Picture, PictureFolder
 from service.routes.base import ITEM_PROBLEMS, LoadedEngine, known
+from shared.api_keys import Scope
 
 _KEEP = "private, max-age=3600"
 
-router = APIRouter()
+router = APIRouter(dependencies=[requires(Scope.READ)])
 
 
 @router.get(
@@ -28,7 +30,7 @@ def image(item_id: str, engine: LoadedEngine, request: Request) -> Response:
     picture = _from_catalogue(request.app.state.pictures, metadata.get("image"))
     if picture is None:
         raise HTTPException(404, "There is no picture of this item.")
-    headers = {"ETag": picture.etag, "Cache-Control": _KEEP, "X-Content-Type-Options": "nosniff"}
+    headers = {"ETag": picture.etag, "Cache-Control": _KEEP}
     if picture.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(picture.content, media_type=picture.media_type, headers=headers)

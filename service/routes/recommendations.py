@@ -3,45 +3,53 @@
 from typing import Any
 from uuid import uuid4
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 
 from service import queries
+from service.access import requires
 from service.engine import Engine
 from service.filters import UnknownAttributeError
+from service.metrics import Metrics
 from service.routes.base import PROBLEMS, JsonRoute, LoadedEngine
 from service.schemas import BatchRequest, BatchResponse, RecommendedItem, RecommendRequest, RecommendResponse
+from shared.api_keys import Scope
 
 _MOST_NAMED = 20
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(route_class=JsonRoute, dependencies=[requires(Scope.READ)])
 
 
 @router.post("/recommend", operation_id="recommend", responses=PROBLEMS)
 @router.post("/v1/recommend", operation_id="recommend_v1", responses=PROBLEMS)
-def recommend(wanted: RecommendRequest, engine: LoadedEngine) -> RecommendResponse:
+def recommend(wanted: RecommendRequest, engine: LoadedEngine, request: Request) -> RecommendResponse:
     """Recommend items to a user, or to an anonymous visitor by what they have taken.
 
     Whoever has taken something gets the items that suit them best, by default without those they already had.
     Anybody else gets the most popular items, with `"strategy": "popular"`.
     """
-    return _answer(engine, wanted.query(wanted.user_id, wanted.history))
+    answer = _answer(engine, wanted.query(wanted.user_id, wanted.history), request)
+    request.state.recommendation_id = answer.recommendation_id
+    return answer
 
 
 @router.post("/recommend:batch", operation_id="recommend_batch", responses=PROBLEMS)
 @router.post("/v1/recommend:batch", operation_id="recommend_batch_v1", responses=PROBLEMS)
-def recommend_batch(wanted: BatchRequest, engine: LoadedEngine) -> BatchResponse:
+def recommend_batch(wanted: BatchRequest, engine: LoadedEngine, request: Request) -> BatchResponse:
     """Recommend items to many users at once; all answers are from the same model."""
-    return BatchResponse(recommendations=[_answer(engine, wanted.query(user_id)) for user_id in wanted.user_ids])
+    answers = [_answer(engine, wanted.query(user_id), request) for user_id in wanted.user_ids]
+    return BatchResponse(recommendations=answers)
 
 
-def _answer(engine: Engine, query: queries.Query) -> RecommendResponse:
+def _answer(engine: Engine, query: queries.Query, request: Request) -> RecommendResponse:
     try:
         recommendation = engine.recommend(query)
     except UnknownAttributeError as error:
         raise RequestValidationError([_unknown("filter", "attribute", error)]) from None
     except queries.UnknownPartError as error:
         raise RequestValidationError([_unknown("weights", "part", error)]) from None
+    metrics: Metrics = request.app.state.metrics
+    metrics.recommendation(recommendation.strategy, recommendation.reason)
     return RecommendResponse(
         recommendation_id=uuid4().hex,
         model_version=engine.artifact.manifest.version,

@@ -2,10 +2,12 @@
 
 from fastapi import APIRouter
 
+from service.access import requires
 from service.routes.base import USER_PROBLEMS, JsonRoute, LoadedEngine, known
 from service.schemas import UserResponse
+from shared.api_keys import Scope
 
-router = APIRouter(route_class=JsonRoute)
+router = APIRouter(route_class=JsonRoute, dependencies=[requires(Scope.READ)])
 
 
 @router.get("/users/{user_id:path}", operation_id="user", responses=USER_PROBLEMS)

@@ -89,7 +89,7 @@ def listening_at(process: "subprocess.Popen[bytes]", log: Path) -> str:
     """Wait for the address in the log."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        if found := re.search(r"Listening on (http://[\d.:]+)\n", log.read_text()):
+        if found := re.search(r"Listening on (http://[\d.:]+)\W", log.read_text()):
             return found[1]
         time.sleep(0.05)
     raise AssertionError(f"the service did not start: {log.read_text()}")

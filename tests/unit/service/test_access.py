@@ -8,7 +8,7 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from service.access import Access
+from service.access import Access, KeysFile
 from shared.api_keys import Scope, load_keys, new_key
 from shared.errors import UsageError, UserError
 
@@ -34,7 +34,7 @@ def test_a_key_opens_what_its_scopes_name(tmp_path: Path) -> None:
     )
     assert secret not in path.read_text()
     assert entry.sha256 == hashlib.sha256(secret.encode()).hexdigest()
-    access = Access(load_keys(path), None)
+    access = Access(KeysFile(path), None)
     for headers in (
         {"authorization": f"Bearer {secret}"},
         {"authorization": f"bearer {secret}"},
@@ -61,7 +61,7 @@ def test_no_key_or_a_wrong_one_is_refused(headers: dict[str, str]) -> None:
     secret, entry = new_key("web shop", [Scope.READ])
     raw = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
     asked = Request({"type": "http", "method": "POST", "path": "/", "headers": raw})
-    refused = refusal(Access([entry], None), asked)
+    refused = refusal(Access(lambda: [entry], None), asked)
     assert refused.status_code == 401
     assert refused.headers == {"WWW-Authenticate": "Bearer"}
     assert secret not in refused.detail
@@ -69,7 +69,7 @@ def test_no_key_or_a_wrong_one_is_refused(headers: dict[str, str]) -> None:
 
 def test_the_digest_itself_is_no_key() -> None:
     _, entry = new_key("web shop", [Scope.READ])
-    assert refusal(Access([entry], None), request(x_api_key=entry.sha256)).status_code == 401
+    assert refusal(Access(lambda: [entry], None), request(x_api_key=entry.sha256)).status_code == 401
 
 
 def test_keys_are_never_the_same() -> None:
@@ -83,7 +83,7 @@ def test_without_keys_everybody_may_do_everything() -> None:
 
 def test_every_key_has_a_limit_of_its_own() -> None:
     (one, first), (two, second) = new_key("one", [Scope.READ]), new_key("two", [Scope.READ])
-    access = Access([first, second], "3/minute")
+    access = Access(lambda: [first, second], "3/minute")
     for _ in range(3):
         access.admit(request(x_api_key=one), Scope.READ)
     refused = refusal(access, request(x_api_key=one))
@@ -94,7 +94,7 @@ def test_every_key_has_a_limit_of_its_own() -> None:
 
 def test_who_is_refused_spends_nobodys_limit() -> None:
     secret, entry = new_key("one", [Scope.READ])
-    access = Access([entry], "1/minute")
+    access = Access(lambda: [entry], "1/minute")
     for _ in range(5):
         assert refusal(access, request(x_api_key="guess")).status_code == 401
     access.admit(request(x_api_key=secret), Scope.READ)

@@ -363,7 +363,7 @@ def test_the_description_has_every_error_as_a_problem(client: TestClient) -> Non
 
     assert description["openapi"].startswith("3.1")
     responses = description["paths"]["/recommend"]["post"]["responses"]
-    assert set(responses) == {"200", "400", "413", "415", "422", "503"}
+    assert set(responses) == {"200", "400", "401", "403", "408", "413", "415", "422", "429", "503"}
     for status, response in responses.items():
         media_type, schema = ("json", "RecommendResponse") if status == "200" else ("problem+json", "Problem")
         assert response["content"] == {

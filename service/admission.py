@@ -1,0 +1,216 @@
+"""Which requests are worked on, which wait, and which are turned away before everybody waits too long.
+
+A worker works on so many requests at once; some more wait, in the order of their arrival, and no longer than is set.
+The others are answered 503 at once, which costs a fraction of what a recommendation does: at twice the load that a
+worker can bear it goes on answering as much as it can, in bounded time.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import problems
+from service.metrics import Metrics
+
+Refusal = Literal["full", "late"]
+
+WATCH_SECONDS = 0.25
+"""How often it is looked for requests that take too long."""
+
+ALWAYS_ADMITTED = frozenset({"/livez", "/readyz", "/health", "/metrics", "/v2/health/live", "/v2/health/ready"})
+"""Paths of those who ask how the service is; they must hear it above all when it is busy."""
+
+_RETRY_AFTER = {"Retry-After": "1"}
+
+
+class Admission:
+    """Counts what a worker works on. Belongs to one event loop, and is not for other threads.
+
+    Attributes:
+        in_flight: how many requests are worked on.
+        waiting: how many wait for their turn.
+    """
+
+    def __init__(self, max_in_flight: int, max_waiting: int, max_wait_seconds: float, timeout_seconds: float) -> None:
+        """Nobody is there yet.
+
+        Args:
+            max_in_flight: how many requests are worked on at once.
+            max_waiting: how many wait.
+            max_wait_seconds: how long one waits.
+            timeout_seconds: how long one may take in all.
+        """
+        self.in_flight = 0
+        self.waiting = 0
+        self._max_in_flight = max_in_flight
+        self._max_waiting = max_waiting
+        self._max_wait_seconds = max_wait_seconds
+        self._timeout_seconds = timeout_seconds
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self._round_began: float | None = None
+        self._since: dict[asyncio.Task[object], float] = {}
+        self._overdue: set[asyncio.Task[object]] = set()
+
+    async def enter(self) -> Refusal | None:
+        """Wait for one's turn, or say why there will be none; who got in must :meth:`leave`."""
+        if self._is_late():
+            return "late"
+        if self.in_flight < self._max_in_flight:
+            self.in_flight += 1
+            return None
+        if self.waiting >= self._max_waiting:
+            return "full"
+        return await self._wait()
+
+    def leave(self) -> None:
+        """Make room for the next one."""
+        while self._queue:
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                waiter.set_result(None)  # takes the place over
+                return
+        self.in_flight -= 1
+
+    def begin(self) -> asyncio.Task[object]:
+        """Have the current task ended when it takes too long; :meth:`end` it."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (a request is always handled in a task)
+        self._since[task] = time.monotonic()
+        return task
+
+    def end(self, task: asyncio.Task[object]) -> None:
+        """The task has ended, in time or not."""
+        del self._since[task]
+        self._overdue.discard(task)
+
+    def is_overdue(self, task: asyncio.Task[object]) -> bool:
+        """Whether it was for its time that the task was cancelled."""
+        return task in self._overdue
+
+    async def watch(self, also: Callable[[float], None]) -> None:
+        """End what takes too long, from now on; calls ``also`` with the time each time it looks."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            now = time.monotonic()
+            for task, since in self._since.items():
+                if now - since > self._timeout_seconds and task not in self._overdue:
+                    self._overdue.add(task)
+                    task.cancel()
+            also(now)
+
+    def _is_late(self) -> bool:
+        """Whether the event loop itself is so far behind that a request has waited too long before it came here.
+
+        What a round of the loop handles had arrived when the round began. So the time since then is the least
+        that a request has waited, and it needs no clock for each.
+        """
+        now = time.monotonic()
+        if self._round_began is None:
+            self._round_began = now
+            asyncio.get_running_loop().call_soon(self._next_round)
+            return False
+        return now - self._round_began > self._max_wait_seconds
+
+    def _next_round(self) -> None:
+        self._round_began = None
+
+    async def _wait(self) -> Refusal | None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._queue.append(waiter)
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(self._max_wait_seconds):
+                await waiter
+        except TimeoutError:
+            return self._gave_up(waiter)
+        except asyncio.CancelledError:
+            if self._gave_up(waiter) is None:
+                self.leave()
+            raise
+        finally:
+            self.waiting -= 1
+        return None
+
+    def _gave_up(self, waiter: asyncio.Future[None]) -> Refusal | None:
+        """Leave the queue; the place may have been handed over at this very moment."""
+        if waiter.done() and not waiter.cancelled():
+            return None
+        if waiter in self._queue:
+            self._queue.remove(waiter)
+        return "late"
+
+
+class Admit:
+    """Lets requests in as :class:`Admission` says, bounds the size of their bodies and the time they take."""
+
+    def __init__(self, app: ASGIApp, admission: Admission, metrics: Metrics, max_body_bytes: int) -> None:
+        self._app = app
+        self._admission = admission
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request in, or answer 503."""
+        if scope["type"] != "http" or scope["path"] in ALWAYS_ADMITTED:
+            await self._app(scope, receive, send)
+            return
+        refusal = await self._admission.enter()
+        if refusal is not None:
+            self._metrics.shed(refusal)
+            scope["state"]["shed"] = refusal
+            await _answer(scope, receive, send, 503, "The service is busy. Ask again in a moment.", _RETRY_AFTER)
+            return
+        try:
+            await self._bounded(scope, receive, send)
+        finally:
+            self._admission.leave()
+
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        read, whole, started = 0, False, False
+
+        async def counted() -> Message:
+            nonlocal read, whole
+            message = await receive()
+            read += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
+            if read > self._max_body_bytes:
+                raise HTTPException(413, f"The body has more than {self._max_body_bytes} bytes.")
+            return message
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        task = self._admission.begin()
+        try:
+            await self._app(scope, counted, noted)
+        except asyncio.CancelledError:
+            if not self._admission.is_overdue(task):
+                raise
+            task.uncancel()
+            self._metrics.timeout()
+            if not started:
+                await _answer_late(scope, receive, send, whole=whole)
+        finally:
+            self._admission.end(task)
+
+
+async def _answer_late(scope: Scope, receive: Receive, send: Send, *, whole: bool) -> None:
+    if whole:
+        await _answer(scope, receive, send, 503, "The answer took too long. Ask again in a moment.", _RETRY_AFTER)
+    else:
+        await _answer(scope, receive, send, 408, "The body did not arrive in time.", {"Connection": "close"})
+
+
+async def _answer(
+    scope: Scope, receive: Receive, send: Send, status: int, detail: str, headers: dict[str, str]
+) -> None:
+    response = problems.problem(Request(scope), status, detail, headers=headers)
+    await response(scope, receive, send)
