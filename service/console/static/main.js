@@ -110,7 +110,7 @@ async function askForKey(error) {
     name: "API key",
     text: "This service asks for a key. It stays in this tab and is gone when the tab is closed.",
     error,
-    fields: [field("Key", input, "`mts4mm keys create` makes one. Activating models and hiding items needs the scope admin.")],
+    fields: [field("Key", input, "`mts4mm keys new` makes one. Activating models and hiding items needs the scope admin.")],
     action: "Use key",
   });
   asking = false;
