@@ -1,0 +1,132 @@
+"""The manifests: of the schema of the Kubernetes that they name, hardened, and consistent with each other."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+FOLDER = Path(__file__).parents[3] / "deploy" / "kubernetes"
+KUBERNETES = "1.37"
+Document = dict[str, Any]
+
+
+def kustomization(folder: Path) -> Document:
+    document: Document = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    return document
+
+
+def documents() -> list[Document]:
+    """Everything that the kustomization names."""
+    names = kustomization(FOLDER)["resources"]
+    return [document for name in names for document in yaml.safe_load_all((FOLDER / name).read_text())]
+
+
+def with_object_storage() -> list[Document]:
+    """The same with the component's patches, applied as RFC 6902 has them."""
+    patched = copy.deepcopy(documents())
+    for patch in kustomization(FOLDER / "components" / "object-storage")["patches"]:
+        target = patch["target"]
+        [document] = [
+            found for found in patched if (found["kind"], found["metadata"]["name"]) == tuple(target.values())
+        ]
+        for operation in yaml.safe_load(patch["patch"]):
+            *way, last = operation["path"].strip("/").split("/")
+            place: Any = document
+            for step in way:
+                place = place[int(step)] if isinstance(place, list) else place[step]
+            if last == "-":
+                assert operation["op"] == "add"
+                place.append(operation["value"])
+            else:
+                key = int(last) if isinstance(place, list) else last
+                assert operation["op"] == "replace"
+                assert place[key] is not None
+                place[key] = operation["value"]
+    return patched
+
+
+def pods(found: list[Document]) -> dict[str, Document]:
+    """The pod specs by the name of what makes them."""
+    specs = {}
+    for document in found:
+        if document["kind"] == "Deployment":
+            specs[document["metadata"]["name"]] = document["spec"]["template"]["spec"]
+        if document["kind"] == "CronJob":
+            specs[document["metadata"]["name"]] = document["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    return specs
+
+
+@pytest.mark.parametrize("found", [documents(), with_object_storage()], ids=["shared volume", "object storage"])
+def test_every_manifest_is_of_its_schema(found: list[Document]) -> None:
+    assert {"Deployment", "CronJob", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy"} <= {
+        document["kind"] for document in found
+    }
+    for document in found:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def test_every_file_is_named_by_the_kustomization() -> None:
+    there = {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}
+    assert there == set(kustomization(FOLDER)["resources"])
+
+
+@pytest.mark.parametrize("name", ["service", "retrain"])
+def test_pods_meet_the_restricted_standard(name: str) -> None:
+    """What Pod Security Admission's level `restricted` asks for, and a read-only root besides."""
+    spec = pods(documents())[name]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in spec["containers"]:
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["limits"]["memory"]
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in spec["volumes"]}
+
+
+def test_a_redis_blip_restarts_no_pod_and_no_pod_takes_requests_without_a_model() -> None:
+    """Liveness that asks Redis restarts every replica at once; readiness that asks nothing serves errors."""
+    [container] = pods(documents())["service"]["containers"]
+    assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert container["startupProbe"]["httpGet"]["path"] == "/readyz"
+
+
+def test_a_pod_has_the_time_to_drain() -> None:
+    spec = pods(documents())["service"]
+    [container] = spec["containers"]
+    pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    settings = {entry["name"]: entry.get("value") for entry in container["env"]}
+    drain, grace = (float(settings[f"MTS4MM_{name}_SECONDS"]) for name in ("DRAIN", "GRACE"))
+    assert pause + drain + grace + 2 <= spec["terminationGracePeriodSeconds"]
+
+
+def test_selectors_find_the_pods() -> None:
+    found = documents()
+    labels = {
+        document["metadata"]["name"]: document["spec"]["template"]["metadata"]["labels"]
+        for document in found
+        if document["kind"] == "Deployment"
+    }
+    for document in found:
+        if document["kind"] in ("Service", "PodDisruptionBudget"):
+            selector = document["spec"]["selector"]
+            wanted = selector.get("matchLabels", selector)
+            assert wanted.items() <= labels["service"].items()
+        if document["kind"] == "HorizontalPodAutoscaler":
+            assert document["spec"]["scaleTargetRef"]["name"] in labels
+
+
+def test_with_object_storage_nothing_needs_a_volume_that_many_may_write() -> None:
+    found = with_object_storage()
+    modes = [document["spec"]["accessModes"] for document in found if document["kind"] == "PersistentVolumeClaim"]
+    assert all(mode == ["ReadWriteOnce"] for mode in modes)
+    volumes = {volume["name"]: volume for volume in pods(found)["service"]["volumes"]}
+    assert "emptyDir" in volumes["models"]
