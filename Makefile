@@ -16,26 +16,33 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: demo test chromium lint openapi settings bench clean
+.PHONY: demo test lint lock openapi settings bench clean
 
 demo: $(READY)
 	$(BIN)/mts4mm demo $(if $(ONCE),--once)
 
-test: $(READY) chromium
+test: $(READY)
+	tests/install_programs.sh
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
-
-chromium:
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
-	  echo "the console's tests need Chromium: installing it"; \
-	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || { \
-	    echo "cannot install Chromium: install it yourself (Debian: apt-get install chromium), then run this again"; \
-	    exit 1; }; }
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive --severity-level medium --configfile pyproject.toml shared service trainer deploy
+	$(BIN)/pip-audit --progress-spinner off --disable-pip --require-hashes \
+		-r deploy/requirements-service.lock -r deploy/requirements-trainer.lock
+
+# Pins, with hashes, everything the images install but torch, whose CPU and CUDA builds differ in theirs.
+lock: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[release]'
+	for side in service trainer; do \
+		$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
+			--no-emit-index-url --no-emit-find-links --unsafe-package torch \
+			$$([ $$side = trainer ] && echo "--extra trainer --extra text --extra object-store" || echo "--extra service --extra object-store") \
+			--output-file deploy/requirements-$$side.lock pyproject.toml || exit 1; \
+	done
 
 openapi: $(READY)
 	$(BIN)/python -c "import json, service.app; print(json.dumps(service.app.openapi(), indent=2))" > docs/openapi.json
@@ -52,5 +59,5 @@ clean:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH_PIP_ARGS) $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable '.[trainer,service,text,experiments,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[trainer,service,text,experiments,object-store,dev]'
 	touch $@
