@@ -68,6 +68,37 @@ def rollback(store: StoreArgument = Path("models"), json_: output.JsonOption = F
     _print_live(store, artifact.rollback(store), json_)
 
 
+@app.command()
+def push(
+    url: Annotated[str, typer.Argument(help="Such as s3://bucket/models.", show_default=False)],
+    store: StoreArgument = Path("models"),
+    json_: output.JsonOption = False,
+) -> None:
+    """Copy the live version, and those before it, to an object store; services that follow it swap it in."""
+    from shared.object_store import ObjectStore
+
+    sent = ObjectStore(url, store).push()
+    if json_:
+        output.print_json({"store": str(store), "url": url, "sent": sent})
+    else:
+        output.stdout.print(f"{url}: {len(sent)} versions sent", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def pull(
+    url: Annotated[str, typer.Argument(help="Such as s3://bucket/models.", show_default=False)],
+    store: StoreArgument = Path("models"),
+    json_: output.JsonOption = False,
+) -> None:
+    """Fetch what is live in an object store, and make it live here."""
+    from shared.object_store import ObjectStore
+
+    version = ObjectStore(url, store).pull()
+    if version is None:
+        raise UserError(f"{url}: no model has been pushed there; 'mts4mm models push {url} STORE' does that")
+    _print_live(store, version, json_)
+
+
 def _print_live(store: Path, version: str, json_: bool) -> None:
     if json_:
         output.print_json({"store": str(store), "live": version})

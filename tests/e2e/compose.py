@@ -1,0 +1,348 @@
+"""Brings the compose file up on a real engine, breaks it in every way that it must survive, and says what it saw.
+
+    make e2e-compose            or    python tests/e2e/compose.py [--keep] [--only NAME ...]
+
+Needs `docker compose`, nothing else: plain Python, no packages. Uses a project of its own and a free port, and removes
+everything at the end unless told to keep it.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = "mts4mm-e2e"
+DEADLINE_SECONDS = 600
+LARGEST_SERVICE_IMAGE_MB = 600
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@dataclass
+class Stack:
+    """One compose project.
+
+    Attributes:
+        figures: what is worth telling, by name.
+    """
+
+    port: int = field(default_factory=_free_port)
+    project: str = PROJECT
+    environment: dict[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ("docker-compose.yml",)
+    figures: dict[str, str] = field(default_factory=dict)
+
+    def compose(self, *words: str, check: bool = True, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
+        """Run ``docker compose`` on this project."""
+        files = [part for name in self.files for part in ("-f", str(ROOT / name))]
+        done = subprocess.run(
+            ["docker", "compose", "-p", self.project, *files, *words],
+            cwd=ROOT,
+            env={**os.environ, "MTS4MM_PORT": str(self.port), **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"docker compose {' '.join(words)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        return done
+
+    def container(self, service: str) -> str:
+        """The id of a service's container, also of one that has ended."""
+        return self.compose("ps", "--all", "--quiet", service).stdout.strip()
+
+    def ask(self, path: str, body: object | None = None, method: str | None = None) -> tuple[int, Any]:
+        """Status and document of an answer; an error status is an answer."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"content-type": "application/json"},
+            method=method,
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                status, content = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            status, content = error.code, error.read()
+        try:
+            return status, json.loads(content)
+        except ValueError:
+            return status, content.decode(errors="replace")
+
+    def recommend(self, user: str = "u0001") -> list[str]:
+        """The ids of a user's items."""
+        status, answer = self.ask("/recommend", {"user_id": user, "k": 20})
+        assert status == 200, (status, answer)
+        return [item["item_id"] for item in answer["items"]]
+
+    def send_event(self, user: str, item: str) -> int:
+        """Send one view; returns the status."""
+        event = {
+            "event_id": uuid4().hex,
+            "user_id": user,
+            "item_id": item,
+            "type": "view",
+            "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        return self.ask("/events", event)[0]
+
+    def until(self, what: str, condition: Callable[[], bool], seconds: float = 120) -> float:
+        """Wait until something holds; returns the seconds it took."""
+        started = time.monotonic()
+        while time.monotonic() - started < seconds:
+            try:
+                if condition():
+                    return time.monotonic() - started
+            except (OSError, AssertionError, ValueError):
+                pass
+            time.sleep(0.25)
+        raise AssertionError(f"not within {seconds:.0f} s: {what}")
+
+    def version(self) -> str:
+        """The live model's version."""
+        return str(self.ask("/health")[1]["model_version"])
+
+
+@contextmanager
+def load(stack: Stack) -> Iterator[dict[str, int]]:
+    """Ask for recommendations without pause meanwhile; yields how many were answered, by kind."""
+    seen = {"answered": 0, "refused": 0, "unreachable": 0}
+    stopping = threading.Event()
+
+    def run() -> None:
+        while not stopping.is_set():
+            try:
+                status, _ = stack.ask("/recommend", {"user_id": "u0002", "k": 20})
+                seen["answered" if status == 200 else "refused"] += 1
+            except OSError:
+                seen["unreachable"] += 1
+                time.sleep(0.05)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join()
+
+
+def comes_up(stack: Stack) -> None:
+    """From nothing to an answer, and how long that takes once the images are there."""
+    started = time.monotonic()
+    stack.compose("build")
+    stack.figures["images built"] = f"{time.monotonic() - started:.0f} s"
+    started = time.monotonic()
+    stack.compose("up", "--detach", "--wait")
+    stack.until("a recommendation", lambda: len(stack.recommend()) == 20)
+    stack.figures["from up to the first answer"] = f"{time.monotonic() - started:.0f} s"
+    status, health = stack.ask("/health")
+    assert (status, health["status"]) == (200, "ok"), health
+
+
+def console_loads(stack: Stack) -> None:
+    """The page and all that it names."""
+    status, page = stack.ask("/console/")
+    assert status == 200, status
+    assert "<html" in page.lower()
+
+
+def containers_are_hardened(stack: Stack) -> None:
+    """No root, no writable root file system, no capabilities, bounded memory, and one port on loopback alone."""
+    for service in ("redis", "service", "retrain"):
+        [found] = json.loads(_docker("inspect", stack.container(service)))
+        host, config = found["HostConfig"], found["Config"]
+        assert config["User"] not in ("", "root", "0"), (service, config["User"])
+        assert host["ReadonlyRootfs"], service
+        assert host["CapDrop"] == ["ALL"], service
+        assert any("no-new-privileges" in option for option in host["SecurityOpt"]), service
+        assert host["Memory"] > 0, service
+        bound = [entry["HostIp"] for entries in (host["PortBindings"] or {}).values() for entry in entries]
+        assert bound == (["127.0.0.1"] if service == "service" else []), (service, bound)
+    seen = _docker("exec", stack.container("service"), "python", "-c", "import torch", check=False)
+    assert "No module named 'torch'" in seen, seen
+
+
+def service_image_is_small(stack: Stack) -> None:
+    """What the image adds to what Python's own image weighs, and the whole."""
+    size = int(_docker("image", "inspect", "--format", "{{.Size}}", "mts4mm-service"))
+    base = int(_docker("image", "inspect", "--format", "{{.Size}}", "python:3.11-slim-bookworm"))
+    stack.figures["service image"] = f"{size / 1e6:.0f} MB, {(size - base) / 1e6:.0f} MB of it above its base"
+    assert size <= LARGEST_SERVICE_IMAGE_MB * 1e6, stack.figures["service image"]
+
+
+def events_change_answers(stack: Stack) -> None:
+    """What a user has just taken is not recommended again."""
+    first = stack.recommend("u0003")[0]
+    assert stack.send_event("u0003", first) == 200
+    assert first not in stack.recommend("u0003")
+
+
+def night_is_picked_up(stack: Stack) -> None:
+    """The nightly job by hand: whatever the gate says, the service goes on; if it promotes, the service has it."""
+    before = stack.version()
+    for number in range(40):
+        assert stack.send_event(f"u{number:04}", stack.recommend(f"u{number:04}")[-1]) == 200
+    done = stack.compose("exec", "-T", "retrain", "mts4mm", *NIGHTLY, check=False)
+    stack.figures["the night ended with"] = f"exit code {done.returncode}"
+    assert done.returncode in NIGHT_ENDED_WELL, done.stderr[-3000:]
+    live = _docker("exec", stack.container("retrain"), "head", "-1", "/models/CURRENT").strip()
+    taken = stack.until("the service answers with the live version", lambda: stack.version() == live, 30)
+    if live != before:
+        stack.figures["a new model was live after"] = f"{taken:.1f} s"
+
+
+def survives_service_killed_under_load(stack: Stack) -> None:
+    """The container comes back by itself and answers."""
+    with load(stack) as seen:
+        time.sleep(1)
+        _docker("kill", "--signal", "KILL", stack.container("service"), check=False)
+        _docker("start", stack.container("service"), check=False)
+        back = stack.until("answers again", lambda: len(stack.recommend()) == 20, 60)
+    stack.figures["service killed: answers again after"] = f"{back:.1f} s"
+    assert seen["refused"] == 0, seen
+
+
+def survives_redis_killed(stack: Stack) -> None:
+    """Recommendations go on without Redis; what was accepted before is there after."""
+    kept = stack.recommend("u0004")[0]
+    assert stack.send_event("u0004", kept) == 200
+    with load(stack) as seen:
+        _docker("kill", "--signal", "KILL", stack.container("redis"))
+        stack.until("degraded", lambda: stack.ask("/health")[1]["status"] == "degraded", 30)
+        assert stack.send_event("u0004", kept) == 503
+        _docker("start", stack.container("redis"))
+        stack.until("ok again", lambda: stack.ask("/health")[1]["status"] == "ok", 60)
+    assert seen["refused"] == seen["unreachable"] == 0, seen
+    stack.figures["recommendations while Redis was killed"] = f"{seen['answered']} answered, none failed"
+    assert kept not in stack.recommend("u0004")
+
+
+def survives_down_and_up(stack: Stack) -> None:
+    """Events, models and hidden items are still there."""
+    version, taken = stack.version(), stack.recommend("u0005")[0]
+    assert stack.send_event("u0005", taken) == 200
+    hidden = stack.recommend("u0006")[0]
+    assert stack.ask(f"/items/{hidden}", method="DELETE")[0] in (200, 204)
+    stack.compose("down")
+    stack.compose("up", "--detach", "--wait")
+    assert stack.version() == version
+    stack.until("Redis is read", lambda: stack.ask("/health")[1]["status"] == "ok", 30)
+    assert taken not in stack.recommend("u0005")
+    stack.until("the hidden item stays hidden", lambda: hidden not in stack.recommend("u0006"), 10)
+
+
+def survives_a_corrupted_newest_model(stack: Stack) -> None:
+    """A damaged version that CURRENT names is refused: by the running service, and by one that starts."""
+    version = stack.version()
+    retrain = stack.container("retrain")
+    damage = (
+        "import pathlib, shutil\n"
+        f"good = pathlib.Path('/models/{version}')\n"
+        "bad = good.with_name('20990101T000000Z-00000000')\n"
+        "shutil.copytree(good, bad)\n"
+        "table = bad / 'item_embeddings.npy'\n"
+        "table.write_bytes(table.read_bytes()[:-100])\n"
+        "current = good.parent / 'CURRENT'\n"
+        "current.write_text(bad.name + '\\n' + current.read_text())\n"
+    )
+    _docker("exec", retrain, "python", "-c", damage)
+    stack.until("the refusal shows", lambda: stack.ask("/health")[1]["status"] == "degraded", 30)
+    assert len(stack.recommend()) == 20
+    stack.compose("restart", "service")
+    stack.until("a restarted service answers with the version before", lambda: stack.version() == version, 60)
+    _docker("exec", retrain, "python", "-c", _MEND)
+    stack.until("ok again", lambda: stack.ask("/health")[1]["status"] == "ok", 30)
+
+
+_MEND = (
+    "import pathlib, shutil\n"
+    "current = pathlib.Path('/models/CURRENT')\n"
+    "current.write_text(current.read_text().partition('\\n')[2])\n"
+    "shutil.rmtree('/models/20990101T000000Z-00000000')\n"
+)
+
+
+def survives_a_wrong_secret(stack: Stack) -> None:
+    """With a wrong Redis password recommendations go on, events are refused, and nothing says the password."""
+    wrong = "import pathlib; f = pathlib.Path('/secrets/redis-url'); f.chmod(0o600); f.write_text(f.read_text().replace('redis://:', 'redis://:wrong'))"
+    stack.compose("run", "--rm", "--no-deps", "--entrypoint", "python", "secrets", "-c", wrong)
+    stack.compose("restart", "service")
+    stack.until("degraded", lambda: stack.ask("/health")[1]["status"] == "degraded", 60)
+    assert len(stack.recommend()) == 20
+    assert stack.send_event("u0007", "x") == 503
+    logs = stack.compose("logs", "service").stdout
+    password = _docker("exec", stack.container("redis"), "cat", "/secrets/redis-password").strip()
+    assert password not in logs
+    stack.compose("run", "--rm", "--no-deps", "secrets")
+    stack.compose("restart", "service")
+    stack.until("ok again", lambda: stack.ask("/health")[1]["status"] == "ok", 60)
+
+
+def survives_a_full_disk(stack: Stack) -> None:
+    """A night without room for a model fails, says so, and changes nothing; with room it works again."""
+    version = stack.version()
+    retrain = stack.container("retrain")
+    _docker("exec", retrain, "sh", "-c", "dd if=/dev/zero of=/models/.filler bs=64k 2>/dev/null; true")
+    for number in range(10):
+        stack.send_event(f"u{number:04}", stack.recommend(f"u{number:04}")[-2])
+    done = stack.compose("exec", "-T", "retrain", "mts4mm", *NIGHTLY, "--full", check=False)
+    _docker("exec", retrain, "rm", "/models/.filler")
+    assert done.returncode not in NIGHT_ENDED_WELL, done.stdout[-2000:]
+    assert "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert "No space left" in done.stderr + done.stdout, done.stderr[-3000:]
+    assert stack.version() == version
+    assert len(stack.recommend()) == 20
+    done = stack.compose("exec", "-T", "retrain", "mts4mm", *NIGHTLY, check=False)
+    assert done.returncode in NIGHT_ENDED_WELL, done.stderr[-3000:]
+
+
+def serves_own_data(stack: Stack) -> None:
+    """A folder of one's own by one variable: what it holds is what is served."""
+    assert stack.ask("/items/own-1")[0] == 200
+    assert stack.ask("/items/i0001")[0] == 404
+
+
+NIGHTLY = ("nightly", "/data/shop", "--models", "/models", "--log", "/log", "--recipe", "demo", "--watch", "5")
+NIGHT_ENDED_WELL = (0,)
+
+
+def _docker(*words: str, check: bool = True) -> str:
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=300)
+    if check and done.returncode != 0:
+        raise AssertionError(f"docker {' '.join(words)[:200]}: {done.stderr[-2000:]}")
+    return done.stdout + ("" if check else done.stderr)
+
+
+CHECKS: tuple[Callable[[Stack], None], ...] = (
+    comes_up,
+    console_loads,
+    containers_are_hardened,
+    service_image_is_small,
+    events_change_answers,
+    night_is_picked_up,
+    survives_service_killed_under_load,
+    survives_redis_killed,
+    survives_down_and_up,
+    survives_a_corrupted_newest_model,
+    survives_a_wrong_secret,
+)
