@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: demo test lint lock openapi settings bench clean
+.PHONY: demo test lint lock e2e-compose openapi settings bench clean
 
 demo: $(READY)
 	$(BIN)/mts4mm demo $(if $(ONCE),--once)
@@ -43,6 +43,10 @@ lock: $(READY)
 			$$([ $$side = trainer ] && echo "--extra trainer --extra text --extra object-store" || echo "--extra service --extra object-store") \
 			--output-file deploy/requirements-$$side.lock pyproject.toml || exit 1; \
 	done
+
+# On a machine with a container engine; takes a quarter of an hour.
+e2e-compose:
+	$(PYTHON) tests/e2e/compose.py
 
 openapi: $(READY)
 	$(BIN)/python -c "import json, service.app; print(json.dumps(service.app.openapi(), indent=2))" > docs/openapi.json

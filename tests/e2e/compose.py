@@ -25,7 +25,6 @@ from uuid import uuid4
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "mts4mm-e2e"
-DEADLINE_SECONDS = 600
 LARGEST_SERVICE_IMAGE_MB = 600
 
 
@@ -61,7 +60,9 @@ class Stack:
             timeout=timeout,
         )
         if check and done.returncode != 0:
-            raise AssertionError(f"docker compose {' '.join(words)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+            raise AssertionError(
+                f"docker compose {' '.join(words)} ended with {done.returncode}:\n{done.stderr[-3000:]}"
+            )
         return done
 
     def container(self, service: str) -> str:
@@ -284,7 +285,13 @@ _MEND = (
 
 def survives_a_wrong_secret(stack: Stack) -> None:
     """With a wrong Redis password recommendations go on, events are refused, and nothing says the password."""
-    wrong = "import pathlib; f = pathlib.Path('/secrets/redis-url'); f.chmod(0o600); f.write_text(f.read_text().replace('redis://:', 'redis://:wrong'))"
+    wrong = (
+        "import pathlib\n"
+        "url = pathlib.Path('/secrets/redis-url')\n"
+        "text = url.read_text()\n"
+        "url.unlink()\n"
+        "url.write_text(text.replace('redis://:', 'redis://:wrong'))\n"
+    )
     stack.compose("run", "--rm", "--no-deps", "--entrypoint", "python", "secrets", "-c", wrong)
     stack.compose("restart", "service")
     stack.until("degraded", lambda: stack.ask("/health")[1]["status"] == "degraded", 60)
@@ -346,3 +353,50 @@ CHECKS: tuple[Callable[[Stack], None], ...] = (
     survives_a_corrupted_newest_model,
     survives_a_wrong_secret,
 )
+
+
+def _run(check: Callable[[Stack], None], stack: Stack) -> tuple[str, float]:
+    """What came of a check, and the seconds it took."""
+    started = time.monotonic()
+    try:
+        check(stack)
+        outcome = "ok"
+    except (AssertionError, OSError, subprocess.SubprocessError, KeyError, ValueError) as error:
+        outcome = f"FAILED: {error}"
+    return outcome, time.monotonic() - started
+
+
+def _summary(stack: Stack, outcomes: dict[str, tuple[str, float]]) -> str:
+    lines = ["", "What was checked, and how long it took:"]
+    lines += [f"  {seconds:6.0f} s  {name:40} {outcome}" for name, (outcome, seconds) in outcomes.items()]
+    lines += ["", "What was measured:", *(f"  {name}: {figure}" for name, figure in stack.figures.items())]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the checks in order; 0 if all of them passed."""
+    names = {check.__name__: check for check in CHECKS}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", action="store_true", help="leave the containers and volumes at the end")
+    parser.add_argument("--only", nargs="+", choices=names, help="these checks alone, after coming up")
+    wanted = parser.parse_args()
+    chosen = [check for name, check in names.items() if not wanted.only or name in {*wanted.only, "comes_up"}]
+    stack, outcomes = Stack(), {}
+    try:
+        for check in chosen:
+            print(f"{check.__name__} ...", flush=True)
+            outcomes[check.__name__] = _run(check, stack)
+            print(f"  {outcomes[check.__name__][0]}", flush=True)
+            if check is comes_up and outcomes[check.__name__][0] != "ok":
+                break
+        if any(outcome != "ok" for outcome, _ in outcomes.values()):
+            print(stack.compose("logs", "--tail", "60", check=False).stdout)
+    finally:
+        if not wanted.keep:
+            stack.compose("down", "--volumes", check=False)
+    print(_summary(stack, outcomes))
+    return int(any(outcome != "ok" for outcome, _ in outcomes.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
