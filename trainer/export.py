@@ -8,6 +8,8 @@ from shared import artifact
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
 from shared.encoders import EncoderFolder, attachments_of
 from trainer.dataset import TRAIN, Dataset
+from trainer.inputs import chosen_modalities
+from trainer.item_tower import item_tower_attachments
 from trainer.recipe import Recipe
 from trainer.training import TrainedStudent
 
@@ -33,7 +35,12 @@ def publish(
         train_indices=interactions.indices,
         items=dataset.catalogue,
         user_parts=trained.user_parts or None,
-        attachments=attachments_of(_used_encoders(dataset, recipe)),
+        attachments={
+            **attachments_of(_used_encoders(dataset, recipe)),
+            **item_tower_attachments(
+                dataset, chosen_modalities(dataset, recipe), trained.user_embeddings, trained.item_embeddings
+            ),
+        },
     )
     provenance = Provenance(
         dataset=DatasetInfo(

@@ -59,7 +59,7 @@ def prepare_inputs(
     interactions = dataset.interactions(TRAIN)
     modalities = {}
     neighbours = {}
-    for name in _chosen_modalities(dataset, recipe):
+    for name in chosen_modalities(dataset, recipe):
         stage(f"{name} graph")
         modality = dataset.modalities[name]
         neighbours[name] = _neighbours(modality, recipe)
@@ -76,7 +76,12 @@ def bipartite_propagator(interactions: sp.csr_matrix, device: torch.device) -> P
     return Propagator(graph.symmetric_normalisation(graph.bipartite_adjacency(interactions)), device)
 
 
-def _chosen_modalities(dataset: Dataset, recipe: Recipe) -> list[str]:
+def chosen_modalities(dataset: Dataset, recipe: Recipe) -> list[str]:
+    """The modalities that a recipe uses of a dataset.
+
+    Raises:
+        UserError: it names one that the dataset lacks.
+    """
     if recipe.modalities is None:
         return sorted(dataset.modalities)
     for name in recipe.modalities:

@@ -1,0 +1,193 @@
+"""The item tower: what content says of an item's vector, from any set of modalities, in the exported space."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from shared import artifact
+from shared.errors import UserError
+from shared.item_tower import ItemTower, load_item_tower
+from trainer import item_tower
+from trainer.dataset import TRAIN, VALIDATION, Dataset, Modality
+from trainer.export import publish
+from trainer.item_tower import fit_item_tower, item_tower_attachments, onnx_network
+from trainer.recipe import Recipe
+from trainer.training import TrainedStudent
+
+MODALITIES = ["image", "text"]
+
+
+def decomposed(dataset: Dataset, width: int = 5) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Embeddings without a training: the leading singular vectors of the training interactions."""
+    left, values, right = np.linalg.svd(dataset.interactions(TRAIN).toarray(), full_matrices=False)
+    return (left * values)[:, :width].astype(np.float32), right[:width].T.astype(np.float32)
+
+
+def unit(rows: NDArray[np.floating]) -> NDArray[np.floating]:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_vectors_that_content_determines_are_found_for_unseen_items(small_dataset: Dataset) -> None:
+    generator = np.random.default_rng(1)
+    users, _ = decomposed(small_dataset)
+    features = generator.normal(size=(40, 6)).astype(np.float32)
+    items = (unit(features - features.mean(axis=0)) @ generator.normal(size=(6, 5)) + 3).astype(np.float32)
+    shown = Modality("text", features, np.arange(40) < 34, None, None)
+    dataset = replace(small_dataset, modalities={"text": shown})
+
+    tower = fit_item_tower(dataset, ["text"], users, items)
+
+    assert tower is not None
+    assert tower.explained[1] > 0.98
+    found = replace(tower, scale=1.0).vectors({"text": features[34:]})
+    # What the features are centred by differs by the six items left out, and so the answer by a little.
+    assert np.abs(found - items[34:]).mean() < 0.1 * np.abs(items[34:] - items.mean(axis=0)).mean()
+
+
+def test_left_out_vectors_are_those_of_a_fit_without_the_item(
+    small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ridge is one for both fits; the centre of the features is that of all items, which the shortcut keeps."""
+    monkeypatch.setattr(item_tower, "RIDGES", (0.5,))
+    users, items = decomposed(small_dataset)
+    popularity = np.bincount(small_dataset.interactions(TRAIN).indices, minlength=len(items))
+    target = item_tower._Target.of(users, items, popularity)
+    modality = small_dataset.modalities["text"]
+    assert modality.features is not None
+    rows = np.flatnonzero(modality.present & (popularity > 0))
+    fit = item_tower._fit_modality(modality.features, rows, target)
+    inputs = unit(modality.features[rows] - modality.features[rows].mean(axis=0)).astype(np.float64)
+    weights = popularity[rows] ** 0.25
+    middle, level = weights @ inputs / weights.sum(), weights @ target.centred[rows] / weights.sum()
+    centred = inputs - middle
+    ridge = 0.5 * (weights[:, None] * centred**2).sum() / centred.shape[1]
+    for place in range(len(rows)):
+        kept = np.arange(len(rows)) != place
+        gram = (centred[kept].T * weights[kept]) @ centred[kept] + ridge * np.eye(centred.shape[1])
+        moment = (centred[kept].T * weights[kept]) @ (target.centred[rows][kept] - level)
+        expected = centred[place] @ np.linalg.solve(gram, moment) + level
+        np.testing.assert_allclose(fit.left_out[place], expected, rtol=1e-6, atol=1e-9)
+
+
+def test_two_modalities_explain_more_than_either(small_dataset: Dataset) -> None:
+    tower = fit_item_tower(small_dataset, MODALITIES, *decomposed(small_dataset))
+    assert tower is not None
+    explained = tower.description.explained
+    assert set(explained) == {"image", "text", "image+text"}
+    assert explained["image+text"] > max(explained["image"], explained["text"]) > 0.2
+
+
+def test_a_missing_modality_is_not_a_feature_of_zeros(small_dataset: Dataset) -> None:
+    tower = fit_item_tower(small_dataset, MODALITIES, *decomposed(small_dataset))
+    assert tower is not None
+    image = small_dataset.modalities["image"].features
+    assert image is not None
+    image = image[small_dataset.modalities["image"].present]
+    expected = tower.scale * (tower.centre + tower.weights[1, 0] * tower.maps["image"].parts(image))
+    found = tower.vectors({"image": image, "text": np.zeros((len(image), 6), np.float32)})
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert tower.weights[1, 1] == 0
+    assert tower.weights[3].all()
+
+
+def test_the_network_gives_the_vectors_of_every_set_of_modalities(small_dataset: Dataset) -> None:
+    tower = fit_item_tower(small_dataset, MODALITIES, *decomposed(small_dataset))
+    assert tower is not None
+    network = ItemTower(onnx_network(tower), tower.description)
+    generator = np.random.default_rng(2)
+    features = {name: generator.normal(size=(300, 6)).astype(np.float32) for name in MODALITIES}
+    for given in ([], ["image"], ["text"], MODALITIES):
+        zeroed = {name: features[name] * (name in given) for name in MODALITIES}
+        items = [{name: features[name][row] for name in given} for row in range(300)]
+        np.testing.assert_allclose(network.vectors(items), tower.vectors(zeroed), rtol=1e-4, atol=1e-5)
+    nothing = network.vectors([{}])[0]
+    np.testing.assert_allclose(nothing, tower.scale * tower.centre, rtol=1e-5)
+    assert network.vectors([]).shape == (0, 5)
+
+
+def test_a_network_that_answers_otherwise_is_not_published(
+    small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_network(tower: item_tower.FittedTower) -> bytes:
+        return onnx_network(replace(tower, centre=tower.centre + np.float32(0.01)))
+
+    monkeypatch.setattr(item_tower, "onnx_network", other_network)
+    with pytest.raises(UserError, match="other vectors"):
+        item_tower_attachments(small_dataset, MODALITIES, *decomposed(small_dataset))
+
+
+def test_no_stretch_hides_more_warm_items_than_it_may(small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one place in the list, counted by hand for the factor that was chosen and for the next one."""
+    monkeypatch.setattr(item_tower, "CUTOFF", 1)
+    monkeypatch.setattr(item_tower, "COLD_SHARE", 0.3)
+    users, items = decomposed(small_dataset)
+    tower = fit_item_tower(small_dataset, MODALITIES, users, items)
+    assert tower is not None
+    cold: list[NDArray[np.int64]] = []
+    vectors: list[NDArray[np.float32]] = []
+    original = item_tower._left_out_vectors
+
+    def remembered(*arguments: object) -> NDArray[np.float32]:
+        cold.append(arguments[2])  # type: ignore[arg-type]
+        vectors.append(original(*arguments))  # type: ignore[arg-type]
+        return vectors[-1]
+
+    monkeypatch.setattr(item_tower, "_left_out_vectors", remembered)
+    fit_item_tower(small_dataset, MODALITIES, users, items)
+    took, will = (small_dataset.interactions(label).toarray() > 0 for label in (TRAIN, VALIDATION))
+
+    def found(scale: float | None) -> int:
+        count = 0
+        for user in np.flatnonzero(will.any(axis=1)):
+            scores = items @ users[user]
+            scores[cold[0]] = -np.inf if scale is None else scale * (vectors[0] @ users[user])
+            scores[took[user]] = -np.inf
+            best = int(np.argmax(scores))
+            count += bool(will[user, best]) and best not in cold[0]
+        return count
+
+    assert len(cold[0]) == round(0.3 * 40)
+    assert found(tower.scale) >= 0.99 * found(None) or tower.scale == 1
+    later = item_tower.SCALES[item_tower.SCALES.index(tower.scale) + 1 :]
+    assert not later or found(later[0]) < 0.99 * found(None)
+    assert tower.scale < item_tower.SCALES[-1]
+
+
+def test_an_artefact_brings_its_tower(small_dataset: Dataset, tmp_path: Path) -> None:
+    users, items = decomposed(small_dataset)
+    trained = TrainedStudent(users, items, {}, {}, {}, {}, {}, 1, 1)
+    publish(tmp_path, small_dataset, Recipe(modalities=("text",)), 0, trained)
+    loaded = artifact.load(tmp_path)
+    tower = load_item_tower(loaded)
+    fitted = fit_item_tower(small_dataset, ["text"], users, items)
+    assert tower is not None
+    assert fitted is not None
+    assert tower.modalities == {"text": 6}
+    features = np.linspace(-1, 1, 6, dtype=np.float32)
+    expected = fitted.vectors({"text": features[None]})
+    np.testing.assert_allclose(tower.vectors([{"text": features}]), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("modalities", [(), ("known by neighbours",)])
+def test_without_features_there_is_no_tower(
+    small_dataset: Dataset, tmp_path: Path, modalities: tuple[str, ...]
+) -> None:
+    neighbours = np.tile(np.arange(3, dtype=np.int32), (40, 1))
+    named = Modality("known by neighbours", None, np.ones(40, bool), neighbours, None)
+    dataset = replace(small_dataset, modalities={"known by neighbours": named})
+    trained = TrainedStudent(*decomposed(dataset), {}, {}, {}, {}, {}, 1, 1)
+    publish(tmp_path, dataset, Recipe(modalities=modalities), 0, trained)
+    assert load_item_tower(artifact.load(tmp_path)) is None
+
+
+def test_a_tower_that_is_not_the_one_described_is_refused(small_dataset: Dataset) -> None:
+    tower = fit_item_tower(small_dataset, MODALITIES, *decomposed(small_dataset))
+    assert tower is not None
+    other = tower.description.model_copy(update={"modalities": {"image": 6, "text": 7}})
+    with pytest.raises(UserError, match=r"takes .*'text': 6.* says .*'text': 7"):
+        ItemTower(onnx_network(tower), other)
+    with pytest.raises(UserError, match="cannot run it"):
+        ItemTower(b"no network", tower.description)

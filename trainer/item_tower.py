@@ -1,0 +1,426 @@
+"""The item tower: distilled from the student, it gives an item's vector from the item's content alone.
+
+Off the paper's path, which knows no item without interactions. For each modality the student's item vectors are
+regressed on the features, which are centred and brought to length 1,
+
+    e_i ~ c + x_i W,   W = argmin  sum_i n_i^1/4 |e_i - c - x_i W|^2 + ridge |W|^2
+
+with n_i an item's training interactions, since the vector of an item that many took is known better. How strong the
+ridge is, the leave-one-out error decides, weighed as scores weigh it (``|U (e - e')|^2``). Where an item has several
+modalities, their vectors are summed with the weights that explain most of the leave-one-out scores, solved for every
+set of modalities; so any of them may be missing.
+
+A vector that is right on average is too short to be seen among those that interactions made. Last, all are stretched
+by the largest of ``SCALES`` that is harmless: where a tenth of the items are ranked by their leave-one-out vectors, the
+validation interactions of the other items must be found as often as if that tenth were not there, but for
+``WARM_LOSS``.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from shared.errors import UserError
+from shared.item_tower import DESCRIPTION, NETWORK, OUTPUT, ItemTower, TowerDescription
+from trainer.dataset import TRAIN, VALIDATION, Dataset
+from trainer.evaluation import Holdout, top_items
+
+POPULARITY_POWER = 0.25
+RIDGES = tuple(10.0**power for power in np.arange(-4, 2.5, 0.5))
+"""In units of the mean energy of a feature."""
+SCALES = tuple(1.1**power for power in range(16))
+WARM_LOSS = 0.01
+COLD_SHARE = 0.1
+STACKING_RIDGE = 1e-6
+MOST_MODALITIES = 8
+MOST_DIRECTIONS = 512
+"""Of wider features so many principal directions are learned from."""
+MOST_LEARNED = 100_000
+"""Items that are learned from."""
+MOST_JUDGED = 2_000
+MOST_SCORES = 2**25
+"""Users that the stretching is judged by, and their scores."""
+CUTOFF = 20
+SEED = 0
+OPSET, IR_VERSION = 17, 8
+CHECKED = 64
+TOLERANCE = 1e-4
+"""How far the network may be from the vectors computed here, of the largest number in them."""
+
+Matrix = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class ModalityMap:
+    """What one modality says of an item, as far as it goes beyond the mean item.
+
+    Attributes:
+        mean: (d_m,), what features are centred by before they are brought to length 1.
+        matrix: (d_m, width), W.
+        offset: (width,), what is added.
+    """
+
+    mean: Matrix
+    matrix: Matrix
+    offset: Matrix
+
+    def parts(self, features: Matrix) -> Matrix:
+        """(items, width) of features (items, d_m)."""
+        return _unit(features - self.mean) @ self.matrix + self.offset
+
+
+@dataclass(frozen=True, eq=False)
+class FittedTower:
+    """A tower as numbers.
+
+    Attributes:
+        maps: by modality.
+        centre: (width,), c, the vector of the mean item.
+        weights: (2 ^ modalities, modalities); row r is for items with the modalities of the bits of r, the first one
+            the lowest.
+        explained: (2 ^ modalities,), the share of the scores that these modalities explain, leave-one-out.
+        scale: what vectors are stretched by.
+    """
+
+    maps: dict[str, ModalityMap]
+    centre: Matrix
+    weights: Matrix
+    explained: NDArray[np.float64]
+    scale: float = 1.0
+
+    def vectors(self, features: Mapping[str, Matrix]) -> Matrix:
+        """Vectors (items, width) of features (items, d_m) by modality, rows of zeros where an item lacks one."""
+        present = np.stack([np.abs(features[name]).max(axis=1) > 0 for name in self.maps], axis=1)
+        weights = self.weights[present @ _bits(len(self.maps))]
+        parts = [modality.parts(features[name]) for name, modality in self.maps.items()]
+        summed = self.centre + sum(weights[:, [index]] * part for index, part in enumerate(parts))
+        return np.asarray(self.scale * summed, dtype=np.float32)
+
+    @property
+    def description(self) -> TowerDescription:
+        """What the tower says of itself."""
+        names = list(self.maps)
+        return TowerDescription(
+            modalities={name: len(modality.mean) for name, modality in self.maps.items()},
+            width=len(self.centre),
+            scale=self.scale,
+            explained={
+                "+".join(name for bit, name in enumerate(names) if row >> bit & 1): float(self.explained[row])
+                for row in range(1, len(self.weights))
+            },
+        )
+
+
+def item_tower_attachments(
+    dataset: Dataset, modalities: Sequence[str], user_embeddings: Matrix, item_embeddings: Matrix
+) -> dict[str, bytes]:
+    """The files of a tower, for ``StudentModel.attachments``; none if no modality has features.
+
+    Args:
+        dataset: that the embeddings were trained on.
+        modalities: that they were trained with.
+        user_embeddings: (users, width), as exported.
+        item_embeddings: (items, width), as exported.
+
+    Raises:
+        UserError: the exported network does not give the vectors that were fitted.
+    """
+    tower = fit_item_tower(dataset, modalities, user_embeddings, item_embeddings)
+    if tower is None:
+        return {}
+    network = onnx_network(tower)
+    _check_network(network, tower, dataset)
+    return {NETWORK: network, DESCRIPTION: tower.description.model_dump_json(indent=1).encode()}
+
+
+def fit_item_tower(
+    dataset: Dataset, modalities: Sequence[str], user_embeddings: Matrix, item_embeddings: Matrix
+) -> FittedTower | None:
+    """Distil a tower; None if no modality has features of two items that somebody took.
+
+    Args:
+        dataset: its features, its training and its validation interactions.
+        modalities: whose features are used.
+        user_embeddings: (users, width).
+        item_embeddings: (items, width).
+    """
+    popularity = np.bincount(dataset.interactions(TRAIN).indices, minlength=len(item_embeddings))
+    target = _Target.of(user_embeddings, item_embeddings, popularity)
+    fits = {}
+    for name in modalities:
+        modality = dataset.modalities[name]
+        rows = _spread(np.flatnonzero(modality.present & (popularity > 0)), MOST_LEARNED)
+        if modality.features is not None and len(rows) > 1:
+            fits[name] = _fit_modality(modality.features, rows, target)
+    if not fits:
+        return None
+    best = sorted(fits, key=lambda name: -fits[name].explained)[:MOST_MODALITIES]
+    fits = {name: fits[name] for name in sorted(best)}
+    weights, explained = _combined(list(fits.values()), target)
+    maps = {name: fit.map for name, fit in fits.items()}
+    tower = FittedTower(maps, target.centre.astype(np.float32), weights, explained)
+    return replace(tower, scale=_scale(tower, list(fits.values()), dataset, user_embeddings, item_embeddings))
+
+
+@dataclass(frozen=True, eq=False)
+class _Target:
+    """What is to be predicted: (items, width) item vectors less their mean, and how errors count."""
+
+    centred: NDArray[np.float64]
+    centre: NDArray[np.float64]
+    item_weights: NDArray[np.float64]
+    energy: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, users: Matrix, items: Matrix, popularity: NDArray[np.int64]) -> "_Target":
+        weights = popularity.astype(np.float64) ** POPULARITY_POWER * (popularity > 0)
+        centre = weights @ items / max(weights.sum(), 1)
+        energy = users.T.astype(np.float64) @ users / max(len(users), 1)
+        return cls(items - centre, centre, weights, energy)
+
+    def inner(self, first: NDArray[np.float64], second: NDArray[np.float64], rows: NDArray[np.int64]) -> float:
+        """``sum over rows of n^1/4 <U a, U b>`` of two tables (rows, width)."""
+        return float(self.item_weights[rows] @ ((first @ self.energy) * second).sum(axis=1))
+
+
+@dataclass(frozen=True, eq=False)
+class _ModalityFit:
+    """A modality's map, and what it gave for the items ``rows`` when each was left out, (rows, width)."""
+
+    map: ModalityMap
+    rows: NDArray[np.int64]
+    left_out: NDArray[np.float64]
+    explained: float
+
+
+def _fit_modality(features: Matrix, rows: NDArray[np.int64], target: _Target) -> _ModalityFit:
+    mean = features[rows].mean(axis=0)
+    unit = _unit(features[rows] - mean)
+    directions = _leading_directions(unit, MOST_DIRECTIONS)
+    inputs = (unit if directions is None else unit @ directions).astype(np.float64)
+    weights = target.item_weights[rows]
+    outputs = target.centred[rows]
+    middle, level = weights @ inputs / weights.sum(), weights @ outputs / weights.sum()
+    matrix, left_out = _ridge(inputs - middle, outputs - level, weights, target, rows)
+    left_out += level
+    explained = 1 - target.inner(outputs - left_out, outputs - left_out, rows) / max(
+        target.inner(outputs, outputs, rows), np.finfo(np.float64).tiny
+    )
+    offset = level - middle @ matrix
+    whole = matrix if directions is None else directions @ matrix
+    return _ModalityFit(
+        ModalityMap(mean, whole.astype(np.float32), offset.astype(np.float32)), rows, left_out, explained
+    )
+
+
+def _ridge(
+    inputs: NDArray[np.float64],
+    outputs: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    target: _Target,
+    rows: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """W (inputs, width) of the ridge with the least leave-one-out error, and the predictions without each row."""
+    root = np.sqrt(weights)[:, None]
+    scaled = inputs * root
+    energies, basis = np.linalg.eigh(scaled.T @ scaled)
+    energies = np.maximum(energies, 0)
+    rotated = scaled @ basis
+    moment = rotated.T @ (outputs * root)
+    best: tuple[float, NDArray[np.float64], NDArray[np.float64]] | None = None
+    for ridge in np.array(RIDGES) * max(energies.mean(), np.finfo(np.float64).tiny):
+        inverse = 1 / (energies + ridge)
+        solution = inverse[:, None] * moment
+        leverage = np.square(rotated) @ inverse
+        residual = (outputs - (rotated / root) @ solution) / (1 - leverage)[:, None]
+        error = target.inner(residual, residual, rows)
+        if best is None or error < best[0]:
+            best = error, basis @ solution, outputs - residual
+    assert best is not None  # noqa: S101 (there are ridges)
+    return best[1], best[2]
+
+
+def _combined(fits: list[_ModalityFit], target: _Target) -> tuple[Matrix, NDArray[np.float64]]:
+    """Weights (2 ^ modalities, modalities) by set of modalities, and what each set explains, leave-one-out."""
+    count = len(fits)
+    weights, explained = np.zeros((2**count, count), np.float32), np.zeros(2**count)
+    for code in range(1, 2**count):
+        chosen = [index for index in range(count) if code >> index & 1]
+        rows = reduce(np.intersect1d, [fits[index].rows for index in chosen])
+        if len(rows) == 0:
+            weights[code, chosen] = 1 / len(chosen)
+            continue
+        parts = [fits[index].left_out[np.searchsorted(fits[index].rows, rows)] for index in chosen]
+        outputs = target.centred[rows]
+        gram = np.array([[target.inner(one, other, rows) for other in parts] for one in parts])
+        moment = np.array([target.inner(part, outputs, rows) for part in parts])
+        total = max(target.inner(outputs, outputs, rows), np.finfo(np.float64).tiny)
+        solved = np.linalg.lstsq(gram + STACKING_RIDGE * np.trace(gram) * np.eye(len(chosen)), moment, rcond=None)[0]
+        weights[code, chosen] = solved
+        explained[code] = (2 * solved @ moment - solved @ gram @ solved) / total
+    return weights, explained
+
+
+def _scale(tower: FittedTower, fits: list[_ModalityFit], dataset: Dataset, users: Matrix, items: Matrix) -> float:
+    """The largest harmless factor, see above; 1 without validation interactions."""
+    training, held_out = dataset.interactions(TRAIN), dataset.interactions(VALIDATION)
+    judged = _spread(Holdout(training, held_out).users(), max(1, min(MOST_JUDGED, MOST_SCORES // len(items))))
+    if len(judged) == 0:
+        return 1.0
+    known = reduce(np.union1d, [fit.rows for fit in fits])
+    cold = np.sort(np.random.default_rng(SEED).permutation(known)[: max(1, round(COLD_SHARE * len(known)))])
+    of_cold = users[judged] @ _left_out_vectors(tower, fits, cold).T
+    scores = users[judged] @ items.T
+    taken, relevant = (matrix[judged].toarray() > 0 for matrix in (training, held_out))
+    relevant[:, cold] = False
+    scores[taken] = -np.inf
+
+    def found(stretched: Matrix) -> int:
+        scores[:, cold] = np.where(taken[:, cold], -np.inf, stretched)
+        best = top_items(torch.from_numpy(scores), CUTOFF)
+        return int(np.take_along_axis(relevant, best, axis=1).sum())
+
+    needed = (1 - WARM_LOSS) * found(np.full_like(of_cold, -np.inf))
+    harmless = bisect_left(SCALES, True, key=lambda scale: found(np.float32(scale) * of_cold) < needed)
+    return SCALES[max(harmless - 1, 0)]
+
+
+def _left_out_vectors(tower: FittedTower, fits: list[_ModalityFit], items: NDArray[np.int64]) -> Matrix:
+    """The vectors of some items as the tower gives them, unstretched, when each was left out of its fit."""
+    present = np.stack([np.isin(items, fit.rows) for fit in fits], axis=1)
+    weights = tower.weights[present @ _bits(len(fits))]
+    vectors = np.tile(tower.centre, (len(items), 1))
+    for index, fit in enumerate(fits):
+        there = np.flatnonzero(present[:, index])
+        left_out = fit.left_out[np.searchsorted(fit.rows, items[there])]
+        vectors[there] += (weights[there, index, None] * left_out).astype(np.float32)
+    return vectors
+
+
+def onnx_network(tower: FittedTower) -> bytes:
+    """The tower as a network: by modality an input (items, d_m), one output ``vectors`` (items, width)."""
+    constants: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
+        "tower.least": np.array(np.finfo(np.float32).tiny, np.float32),
+        "tower.nothing": np.array(0, np.float32),
+        "tower.centre": np.float32(tower.scale) * tower.centre,
+        "tower.weights": np.float32(tower.scale) * tower.weights,
+    }
+    nodes: list[NodeProto] = []
+    for index, (name, modality) in enumerate(tower.maps.items()):
+        constants |= {
+            f"{name}.mean": modality.mean,
+            f"{name}.matrix": modality.matrix,
+            f"{name}.offset": modality.offset,
+            f"{name}.bit": np.array(1 << index, np.int64),
+            f"{name}.column": np.array([index], np.int64),
+        }
+        nodes += _modality_nodes(name)
+    code = _added(nodes, [f"{name}.code" for name in tower.maps])
+    nodes.append(helper.make_node("Gather", ["tower.weights", code], ["tower.chosen"], axis=0))
+    for name in tower.maps:
+        nodes += [
+            helper.make_node("Gather", ["tower.chosen", f"{name}.column"], [f"{name}.weight"], axis=1),
+            helper.make_node("Mul", [f"{name}.part", f"{name}.weight"], [f"{name}.weighed"]),
+        ]
+    summed = _added(nodes, [f"{name}.weighed" for name in tower.maps])
+    nodes.append(helper.make_node("Add", [summed, "tower.centre"], [OUTPUT]))
+    return _model(nodes, constants, tower)
+
+
+def _modality_nodes(name: str) -> list[NodeProto]:
+    def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> NodeProto:
+        return helper.make_node(kind, inputs, [f"{name}.{output}"], **attributes)
+
+    return [
+        node("Sub", [name, f"{name}.mean"], "centred"),
+        node("ReduceL2", [f"{name}.centred"], "length", axes=[1], keepdims=1),
+        node("Max", [f"{name}.length", "tower.least"], "divisor"),
+        node("Div", [f"{name}.centred", f"{name}.divisor"], "unit"),
+        node("MatMul", [f"{name}.unit", f"{name}.matrix"], "mapped"),
+        node("Add", [f"{name}.mapped", f"{name}.offset"], "part"),
+        node("Abs", [name], "sizes"),
+        node("ReduceMax", [f"{name}.sizes"], "largest", axes=[1], keepdims=0),
+        node("Greater", [f"{name}.largest", "tower.nothing"], "present"),
+        node("Cast", [f"{name}.present"], "number", to=TensorProto.INT64),
+        node("Mul", [f"{name}.number", f"{name}.bit"], "code"),
+    ]
+
+
+def _added(nodes: list[NodeProto], terms: list[str]) -> str:
+    """Add nodes that sum the terms; returns the sum's name."""
+    total = terms[0]
+    for term in terms[1:]:
+        nodes.append(helper.make_node("Add", [total, term], [f"{total}+{term}"]))
+        total = f"{total}+{term}"
+    return total
+
+
+def _model(nodes: list[NodeProto], constants: Mapping[str, NDArray[Any]], tower: FittedTower) -> bytes:
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["items", len(modality.mean)])
+        for name, modality in tower.maps.items()
+    ]
+    output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["items", len(tower.centre)])
+    stored = [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "item_tower", inputs, [output], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def _check_network(network: bytes, tower: FittedTower, dataset: Dataset) -> None:
+    """Compare the network with the tower on real items, with every set of modalities.
+
+    Raises:
+        UserError: they differ.
+    """
+    names = list(tower.maps)
+    rows = _spread(np.flatnonzero(np.all([dataset.modalities[name].present for name in names], axis=0)), CHECKED)
+    features = {name: _features(dataset, name)[rows] for name in names}
+    loaded = ItemTower(network, tower.description)
+    for code in range(2 ** len(names)):
+        kept = {name: features[name] * np.float32(code >> bit & 1) for bit, name in enumerate(names)}
+        wanted = tower.vectors(kept)
+        found = loaded.vectors([{name: kept[name][row] for name in names} for row in range(len(rows))])
+        if not np.abs(found - wanted).max(initial=0) <= TOLERANCE * np.abs(wanted).max(initial=1e-30):
+            raise UserError(f"{NETWORK}: onnxruntime gives other vectors than were fitted; install the version pinned")
+
+
+def _features(dataset: Dataset, name: str) -> Matrix:
+    features = dataset.modalities[name].features
+    assert features is not None  # noqa: S101 (the tower has no modality without)
+    return features
+
+
+def _leading_directions(rows: Matrix, most: int) -> Matrix | None:
+    """(d, most) principal directions of rows (n, d) that are wider; None for others."""
+    if rows.shape[1] <= most:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        _, _, directions = torch.pca_lowrank(torch.from_numpy(rows), q=min(most, *rows.shape))
+    found: Matrix = directions.numpy()
+    return found
+
+
+def _unit(rows: Matrix) -> Matrix:
+    lengths = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return np.asarray(rows / lengths, dtype=np.float32)
+
+
+def _bits(count: int) -> NDArray[np.int64]:
+    return 1 << np.arange(count, dtype=np.int64)
+
+
+def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most so many of the rows, evenly spread."""
+    kept = min(len(rows), most)
+    return rows[np.arange(kept) * len(rows) // max(kept, 1)]
