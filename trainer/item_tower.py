@@ -1,9 +1,10 @@
 """The item tower: distilled from the student, it gives an item's vector from the item's content alone.
 
 Off the paper's path, which knows no item without interactions. For each modality the student's item vectors are
-regressed on the features, which are centred and brought to length 1,
+regressed on two things: the features x_i, centred and brought to length 1, and, as in Eq. 6-7 and 12 with a new node,
+the mean m_i of the vectors of the ``NEIGHBOURS`` items most like it, weighed by the fourth power of the cosine,
 
-    e_i ~ c + x_i W,   W = argmin  sum_i n_i^1/4 |e_i - c - x_i W|^2 + ridge |W|^2
+    e_i ~ c + x_i W + m_i V,   W, V = argmin  sum_i n_i^1/4 |e_i - c - x_i W - m_i V|^2 + ridge |W, V|^2
 
 with n_i an item's training interactions, since the vector of an item that many took is known better. How strong the
 ridge is, the leave-one-out error decides, weighed as scores weigh it (``|U (e - e')|^2``). Where an item has several
@@ -22,6 +23,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
+import faiss
 import numpy as np
 import onnx
 import torch
@@ -33,6 +35,9 @@ from shared.item_tower import DESCRIPTION, NETWORK, OUTPUT, ItemTower, TowerDesc
 from trainer.dataset import TRAIN, VALIDATION, Dataset
 from trainer.evaluation import Holdout, top_items
 
+NEIGHBOURS = 10
+COSINE_POWER = 4
+LEAST_WEIGHT = 1e-9
 POPULARITY_POWER = 0.25
 RIDGES = tuple(10.0**power for power in np.arange(-4, 2.5, 0.5))
 """In units of the mean energy of a feature."""
@@ -43,8 +48,8 @@ STACKING_RIDGE = 1e-6
 MOST_MODALITIES = 8
 MOST_DIRECTIONS = 512
 """Of wider features so many principal directions are learned from."""
-MOST_LEARNED = 100_000
-"""Items that are learned from."""
+MOST_LEARNED, MOST_NEIGHBOURS = 100_000, 50_000
+"""Items that are learned from, and the most popular of these, which can be neighbours."""
 MOST_JUDGED = 2_000
 MOST_SCORES = 2**25
 """Users that the stretching is judged by, and their scores."""
@@ -52,7 +57,7 @@ CUTOFF = 20
 SEED = 0
 OPSET, IR_VERSION = 17, 8
 CHECKED = 64
-TOLERANCE = 1e-4
+TOLERANCE = 1e-3
 """How far the network may be from the vectors computed here, of the largest number in them."""
 
 Matrix = NDArray[np.float32]
@@ -66,15 +71,25 @@ class ModalityMap:
         mean: (d_m,), what features are centred by before they are brought to length 1.
         matrix: (d_m, width), W.
         offset: (width,), what is added.
+        others: float16 (known items, d_m), the items that may be neighbours, centred and of length 1.
+        carried: float16 (known items, width), what each of them adds as the only neighbour.
     """
 
     mean: Matrix
     matrix: Matrix
     offset: Matrix
+    others: NDArray[np.float16]
+    carried: NDArray[np.float16]
 
     def parts(self, features: Matrix) -> Matrix:
         """(items, width) of features (items, d_m)."""
-        return _unit(features - self.mean) @ self.matrix + self.offset
+        unit = _unit(features - self.mean)
+        others, carried = self.others.astype(np.float32), self.carried.astype(np.float32)
+        cosines, neighbours = _nearest(others, unit, min(NEIGHBOURS, len(others)))
+        weights = _neighbour_weights(cosines)
+        return np.asarray(
+            unit @ self.matrix + np.einsum("nk,nkw->nw", weights, carried[neighbours]) + self.offset, np.float32
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,20 +220,49 @@ def _fit_modality(features: Matrix, rows: NDArray[np.int64], target: _Target) ->
     mean = features[rows].mean(axis=0)
     unit = _unit(features[rows] - mean)
     directions = _leading_directions(unit, MOST_DIRECTIONS)
-    inputs = (unit if directions is None else unit @ directions).astype(np.float64)
-    weights = target.item_weights[rows]
-    outputs = target.centred[rows]
+    weights, outputs = target.item_weights[rows], target.centred[rows]
+    likely = np.sort(np.argsort(-weights, kind="stable")[:MOST_NEIGHBOURS])
+    around = _means_of_others(unit, likely, outputs)
+    spread = max(float(np.sqrt(around.var(axis=0).sum())), float(np.finfo(np.float32).tiny))
+    inputs = np.concatenate([unit if directions is None else unit @ directions, around / spread], axis=1)
     middle, level = weights @ inputs / weights.sum(), weights @ outputs / weights.sum()
-    matrix, left_out = _ridge(inputs - middle, outputs - level, weights, target, rows)
+    solution, left_out = _ridge(inputs - middle, outputs - level, weights, target, rows)
     left_out += level
-    explained = 1 - target.inner(outputs - left_out, outputs - left_out, rows) / max(
-        target.inner(outputs, outputs, rows), np.finfo(np.float64).tiny
-    )
-    offset = level - middle @ matrix
-    whole = matrix if directions is None else directions @ matrix
+    wrong, all_of_it = outputs - left_out, max(target.inner(outputs, outputs, rows), np.finfo(np.float64).tiny)
+    of_features, of_neighbours = np.split(solution, [inputs.shape[1] - outputs.shape[1]])
     return _ModalityFit(
-        ModalityMap(mean, whole.astype(np.float32), offset.astype(np.float32)), rows, left_out, explained
+        ModalityMap(
+            mean,
+            (of_features if directions is None else directions @ of_features).astype(np.float32),
+            (level - middle @ solution).astype(np.float32),
+            unit[likely].astype(np.float16),
+            (outputs[likely] @ of_neighbours / spread).astype(np.float16),
+        ),
+        rows,
+        left_out,
+        1 - target.inner(wrong, wrong, rows) / all_of_it,
     )
+
+
+def _means_of_others(unit: Matrix, likely: NDArray[np.int64], outputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(rows, width), the weighed mean of each row's neighbours among the ``likely`` rows, itself not among them."""
+    cosines, neighbours = _nearest(unit[likely], unit, min(NEIGHBOURS + 1, len(likely)))
+    weights = _neighbour_weights(np.where(likely[neighbours] == np.arange(len(unit))[:, None], 0, cosines))
+    means: NDArray[np.float64] = np.einsum("nk,nkw->nw", weights, outputs[likely][neighbours])
+    return means
+
+
+def _nearest(others: Matrix, unit: Matrix, count: int) -> tuple[Matrix, NDArray[np.int64]]:
+    """Cosines and indices (rows, count) of the nearest of the other unit vectors."""
+    index = faiss.IndexFlatIP(others.shape[1])
+    index.add(np.ascontiguousarray(others))
+    cosines, neighbours = index.search(np.ascontiguousarray(unit), count)
+    return cosines, neighbours
+
+
+def _neighbour_weights(cosines: Matrix) -> Matrix:
+    weights = np.maximum(cosines, 0) ** COSINE_POWER
+    return np.asarray(weights / np.maximum(weights.sum(axis=1, keepdims=True), LEAST_WEIGHT), dtype=np.float32)
 
 
 def _ridge(
@@ -240,7 +284,7 @@ def _ridge(
         inverse = 1 / (energies + ridge)
         solution = inverse[:, None] * moment
         leverage = np.square(rotated) @ inverse
-        residual = (outputs - (rotated / root) @ solution) / (1 - leverage)[:, None]
+        residual = (outputs - (rotated / root) @ solution) / np.maximum(1 - leverage, LEAST_WEIGHT)[:, None]
         error = target.inner(residual, residual, rows)
         if best is None or error < best[0]:
             best = error, basis @ solution, outputs - residual
@@ -307,9 +351,12 @@ def _left_out_vectors(tower: FittedTower, fits: list[_ModalityFit], items: NDArr
 
 def onnx_network(tower: FittedTower) -> bytes:
     """The tower as a network: by modality an input (items, d_m), one output ``vectors`` (items, width)."""
-    constants: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
+    constants: dict[str, NDArray[Any]] = {
         "tower.least": np.array(np.finfo(np.float32).tiny, np.float32),
         "tower.nothing": np.array(0, np.float32),
+        "tower.power": np.array(COSINE_POWER, np.float32),
+        "tower.least_weight": np.array(LEAST_WEIGHT, np.float32),
+        "tower.middle": np.array([1], np.int64),
         "tower.centre": np.float32(tower.scale) * tower.centre,
         "tower.weights": np.float32(tower.scale) * tower.weights,
     }
@@ -319,6 +366,9 @@ def onnx_network(tower: FittedTower) -> bytes:
             f"{name}.mean": modality.mean,
             f"{name}.matrix": modality.matrix,
             f"{name}.offset": modality.offset,
+            f"{name}.others": modality.others.T,
+            f"{name}.carried": modality.carried,
+            f"{name}.count": np.array([min(NEIGHBOURS, len(modality.others))], np.int64),
             f"{name}.bit": np.array(1 << index, np.int64),
             f"{name}.column": np.array([index], np.int64),
         }
@@ -345,7 +395,21 @@ def _modality_nodes(name: str) -> list[NodeProto]:
         node("Max", [f"{name}.length", "tower.least"], "divisor"),
         node("Div", [f"{name}.centred", f"{name}.divisor"], "unit"),
         node("MatMul", [f"{name}.unit", f"{name}.matrix"], "mapped"),
-        node("Add", [f"{name}.mapped", f"{name}.offset"], "part"),
+        node("Cast", [f"{name}.others"], "others_single", to=TensorProto.FLOAT),
+        node("MatMul", [f"{name}.unit", f"{name}.others_single"], "cosines"),
+        helper.make_node("TopK", [f"{name}.cosines", f"{name}.count"], [f"{name}.nearest", f"{name}.neighbours"]),
+        node("Max", [f"{name}.nearest", "tower.nothing"], "positive"),
+        node("Pow", [f"{name}.positive", "tower.power"], "powers"),
+        node("ReduceSum", [f"{name}.powers", "tower.middle"], "power_sum", keepdims=1),
+        node("Max", [f"{name}.power_sum", "tower.least_weight"], "power_divisor"),
+        node("Div", [f"{name}.powers", f"{name}.power_divisor"], "shares"),
+        node("Unsqueeze", [f"{name}.shares", "tower.middle"], "share_rows"),
+        node("Gather", [f"{name}.carried", f"{name}.neighbours"], "gathered", axis=0),
+        node("Cast", [f"{name}.gathered"], "gathered_single", to=TensorProto.FLOAT),
+        node("MatMul", [f"{name}.share_rows", f"{name}.gathered_single"], "around_rows"),
+        node("Squeeze", [f"{name}.around_rows", "tower.middle"], "around"),
+        node("Add", [f"{name}.mapped", f"{name}.around"], "joined"),
+        node("Add", [f"{name}.joined", f"{name}.offset"], "part"),
         node("Abs", [name], "sizes"),
         node("ReduceMax", [f"{name}.sizes"], "largest", axes=[1], keepdims=0),
         node("Greater", [f"{name}.largest", "tower.nothing"], "present"),
