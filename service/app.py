@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,14 @@ from service.draining import Draining
 from service.live_model import LiveModel, SwapResult
 from service.logs import AccessLog
 from service.metrics import Metrics
+from service.model_mirror import ModelMirror
 from service.overlay import Overlay
 from service.pictures import PictureFolder
 from service.requests import REQUEST_ID_HEADER, Front
 from service.routes import ROUTERS
 from service.settings import Settings
 from service.vitals import Vitals
+from shared.artifact import activations
 from shared.errors import UserError
 from shared.state import check_url, open_state
 
@@ -46,16 +48,18 @@ def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path
     Args:
         settings: what the operator decided.
         log: where answered requests are written; nowhere by default.
-        last_good: a file, of all workers of a service, that holds the version they serve. A worker that starts again
-            falls back to it where the current version is refused.
+        last_good: a file, of all workers of a service, that holds the version they serve. Where the current version
+            is refused at the start, this is what is fallen back to, and then what was live before.
 
     Raises:
-        UserError: the current model is damaged, or a setting makes no sense. A state that is away is no error.
+        UserError: the current model is damaged and none before it is sound, or a setting makes no sense. A state that
+            is away is no error.
     """
     metrics, draining = Metrics(), Draining(settings.drain_seconds)
     access = Access(None if settings.keys is None else KeysFile(settings.keys), settings.rate_limit)
     live = LiveModel(settings.models, POLL_SECONDS, on_swap=_noting(metrics, last_good))
-    _load(live, last_good)
+    mirror = _mirror(settings, live)
+    _load(live, settings.models, last_good)
     overlay = _overlay(settings, live)
     admission = Admission(
         settings.max_in_flight, settings.max_waiting, settings.max_wait_seconds, settings.request_timeout_seconds
@@ -71,15 +75,17 @@ def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path
             app = _cross_origin(app, settings.cors_origins)
         return Front(app, metrics, log, draining)
 
-    app = _described_app(lifespan=_following(live, overlay, draining, lambda: admission.watch(watch)), layers=layers)
+    following = _following(live, overlay, mirror, draining, lambda: admission.watch(watch))
+    app = _described_app(lifespan=following, layers=layers)
     app.state.live = live
     app.state.overlay = overlay
+    app.state.mirror = mirror
     app.state.event_weights = settings.event_weights
     app.state.pictures = None if settings.catalogue is None else PictureFolder(settings.catalogue)
     app.state.desk = Desk(settings.models)
     app.state.access = access
     app.state.metrics = metrics
-    app.state.vitals = Vitals(live, overlay, draining, settings.models, settings.workers)
+    app.state.vitals = Vitals(live, overlay, mirror, draining, settings.models, settings.workers)
     app.state.max_body_depth = settings.max_body_depth
     metrics.add_facts(app.state.vitals.metrics)
     problems.install(app)
@@ -107,14 +113,33 @@ class _Application(FastAPI):
         return self.openapi_schema
 
 
-def _load(live: LiveModel, last_good: Path | None) -> None:
+def _mirror(settings: Settings, live: LiveModel) -> ModelMirror | None:
+    """What follows the object store, if there is one, after a first look."""
+    if settings.models_url is None:
+        return None
+    # fsspec is an extra's, and takes its time to import
+    from shared.object_store import ObjectStore
+
+    mirror = ModelMirror(ObjectStore(settings.models_url, settings.models), on_look=live.wake)
+    mirror.look()
+    return mirror
+
+
+def _load(live: LiveModel, models: Path, last_good: Path | None) -> None:
+    """Make the current version live, or else one that was so before."""
     first = live.refresh()
-    if first.reason is None:
+    if first.reason is None or any(live.fall_back(version) for version in _before(models, last_good)):
         return
-    with suppress(OSError):
-        if last_good is not None and live.fall_back(last_good.read_text()):
-            return
     raise UserError(first.reason)
+
+
+def _before(models: Path, last_good: Path | None) -> Iterator[str]:
+    """The versions to fall back to, best first: the one that the other workers serve, then the store's trail."""
+    with suppress(OSError):
+        if last_good is not None:
+            yield last_good.read_text()
+    with suppress(UserError):
+        yield from activations(models)[1:]
 
 
 def _noting(metrics: Metrics, last_good: Path | None) -> Callable[[SwapResult], None]:
@@ -147,16 +172,24 @@ def _cross_origin(app: ASGIApp, origins: list[str]) -> ASGIApp:
 
 
 def _following(
-    live: LiveModel, overlay: Overlay, draining: Draining, watch: Callable[[], Coroutine[Any, Any, None]]
+    live: LiveModel,
+    overlay: Overlay,
+    mirror: ModelMirror | None,
+    draining: Draining,
+    watch: Callable[[], Coroutine[Any, Any, None]],
 ) -> Lifespan:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         draining.watch(asyncio.get_running_loop())
         live.start()
         await to_thread.run_sync(overlay.start)
+        if mirror is not None:
+            mirror.start()
         watching = asyncio.create_task(watch())
         yield
         watching.cancel()
+        if mirror is not None:
+            await to_thread.run_sync(mirror.stop)
         await to_thread.run_sync(overlay.stop)
         await to_thread.run_sync(live.stop)
 

@@ -6,9 +6,13 @@ object store cannot be reached, or what it names is not whole, the service goes 
 
 import logging
 import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from shared.errors import UserError
-from shared.object_store import ObjectStore
+
+if TYPE_CHECKING:
+    from shared.object_store import ObjectStore
 
 FOLLOW_SECONDS = 10.0
 """How often the object store is asked what is live."""
@@ -25,10 +29,11 @@ class ModelMirror:
         problem: what was wrong at the last look; None if nothing was.
     """
 
-    def __init__(self, store: ObjectStore) -> None:
-        """Look nowhere yet; see :meth:`look` and :meth:`start`."""
+    def __init__(self, store: "ObjectStore", on_look: Callable[[], None]) -> None:
+        """Look nowhere yet; see :meth:`look` and :meth:`start`. ``on_look`` is told of every look that went well."""
         self.problem: str | None = None
         self._store = store
+        self._on_look = on_look
         self._stopping = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="model-mirror", daemon=True)
 
@@ -42,6 +47,7 @@ class ModelMirror:
             self.problem = str(error)
         else:
             self.problem = None
+            self._on_look()
 
     def push(self) -> None:
         """Make the folder's live version that of the object store.

@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, 
 from service.draining import Draining
 from service.engine import Engine
 from service.live_model import LiveModel, Refusal
+from service.model_mirror import ModelMirror
 from service.overlay import Overlay
 from service.queries import Query
 
@@ -27,9 +28,18 @@ _MOMENTS = {
 class Vitals:
     """Looks at the parts of the service when asked, and keeps nothing of its own but when it began."""
 
-    def __init__(self, live: LiveModel, overlay: Overlay, draining: Draining, store: Path, workers: int) -> None:
+    def __init__(
+        self,
+        live: LiveModel,
+        overlay: Overlay,
+        mirror: ModelMirror | None,
+        draining: Draining,
+        store: Path,
+        workers: int,
+    ) -> None:
         self._live = live
         self._overlay = overlay
+        self._mirror = mirror
         self._draining = draining
         self._store = store
         self._workers = workers
@@ -58,6 +68,8 @@ class Vitals:
             found.append(f"Model: {refusal.version or 'the current version'} is refused: {refusal.reason}.")
         if self._overlay.problem is not None:
             found.append(f"User state: {self._overlay.problem}.")
+        if self._mirror is not None and self._mirror.problem is not None:
+            found.append(f"Object store: {self._mirror.problem}.")
         return found
 
     def why_not_ready(self) -> str | None:

@@ -33,6 +33,11 @@ class StateSettings(BaseSettings):
     state: Path | None = Field(
         None, description="The folder of the embedded server; by default `.state` in the models folder."
     )
+    models_url: str | None = Field(
+        None,
+        description="An object store that keeps the models, such as `s3://bucket/models`; needs "
+        "`mts4mm[object-store]`. The models folder is then a copy: the service follows it, the nightly job writes it.",
+    )
     event_weights: Annotated[dict[str, float], AfterValidator(checked_weights)] = Field(
         default_factory=lambda: dict(DEFAULT_WEIGHTS),
         description="The types of events, as a JSON object, and how much of a taste each is: 1 is an interaction of "

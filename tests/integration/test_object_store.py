@@ -1,6 +1,7 @@
 """Models in an object store: a real S3 server (moto's), and a folder by URL."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -8,8 +9,11 @@ from uuid import uuid4
 import boto3
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from moto.server import ThreadedMotoServer
 
+from service import app, model_mirror
+from service.settings import Settings
 from shared import artifact
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
 from shared.errors import UserError
@@ -137,6 +141,45 @@ def test_a_bucket_that_is_not_there_is_said_by_its_url(s3: str, tmp_path: Path) 
     publish(tmp_path / "here")
     with pytest.raises(UserError, match=r"s3://nowhere/models: cannot be reached or refuses"):
         ObjectStore("s3://nowhere/models", tmp_path / "here").push()
+
+
+def test_the_service_follows_the_object_store(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_mirror, "FOLLOW_SECONDS", 0.2)
+    monkeypatch.setattr(app, "POLL_SECONDS", 0.1)
+    here = tmp_path / "here"
+    first = publish(here)
+    ObjectStore(url, here).push()
+    settings = Settings(models=tmp_path / "pod", models_url=url, state=tmp_path / "state")
+    with TestClient(app.create_app(settings)) as client:
+        assert client.get("/health").json()["model_version"] == first
+        second = publish(here)
+        ObjectStore(url, here).push()
+        deadline = time.monotonic() + 20
+        while client.get("/health").json()["model_version"] != second:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert client.post("/recommend", json={"user_id": "ann"}).json()["model_version"] == second
+
+
+def test_an_object_store_that_is_away_degrades_the_service_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_mirror, "FOLLOW_SECONDS", 0.1)
+    bucket, pod = tmp_path / "bucket", tmp_path / "pod"
+    version = publish(pod)
+    bucket.mkdir()
+    (bucket / "CURRENT").mkdir()  # what cannot be read as a file
+    settings = Settings(models=pod, models_url=f"file://{bucket}", state=tmp_path / "state")
+    with TestClient(app.create_app(settings)) as client:
+        health = client.get("/health").json()
+        assert (health["status"], health["model_version"]) == ("degraded", version)
+        assert any(problem.startswith("Object store: file://") for problem in health["problems"])
+        assert client.post("/recommend", json={"user_id": "ann"}).status_code == 200
+        (bucket / "CURRENT").rmdir()
+        deadline = time.monotonic() + 20
+        while client.get("/health").json()["status"] != "ok":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_an_unknown_kind_of_url_is_refused(tmp_path: Path) -> None:

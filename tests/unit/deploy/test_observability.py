@@ -9,8 +9,23 @@ from typing import Any
 
 import pytest
 import yaml
+from fastapi.testclient import TestClient
 
+from service.app import create_app
+from service.settings import Settings
+from tests.unit.service.conftest import publish
+
+_METRIC = re.compile(r"\b(?:mts4mm|process)_[a-z0-9_]+")
+_HISTOGRAM_PART = re.compile(r"_(?:bucket|sum|count)$")
 FOLDER = Path(__file__).parents[3] / "deploy" / "observability"
+
+
+NIGHT = {
+    "started": "2026-11-24T03:00:00Z",
+    "last_success": "2026-11-24T03:20:00Z",
+    "duration_seconds": 1200.0,
+    "verdict": "promoted",
+}
 
 
 def promtool(*words: str) -> None:
@@ -51,6 +66,19 @@ def expressions() -> list[str]:
 def dashboard(path: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(path.read_text())
     return document
+
+
+def test_what_is_asked_for_is_what_the_service_says(tmp_path: Path) -> None:
+    publish(tmp_path)
+    (tmp_path / ".nightly").mkdir()
+    (tmp_path / ".nightly" / "status.json").write_text(json.dumps(NIGHT))
+    with TestClient(create_app(Settings(models=tmp_path))) as client:
+        client.post("/recommend", json={"user_id": "ann"})
+        text = client.get("/metrics").text
+    asked = {_HISTOGRAM_PART.sub("", name) for text in expressions() for name in _METRIC.findall(text)}
+    said = {_HISTOGRAM_PART.sub("", line.split()[2]) for line in text.splitlines() if line.startswith("# TYPE")}
+    said.add("mts4mm_model_index_recall")  # of a model whose index was measured
+    assert asked <= said | {f"{name}_total" for name in said}, asked - said
 
 
 def test_dashboards_use_recorded_series_that_are_recorded() -> None:

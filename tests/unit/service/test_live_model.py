@@ -21,11 +21,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 from service import live_model
+from service.app import create_app
 from service.engine import Engine
 from service.live_model import LiveModel, SwapResult, check_answers
 from service.queries import Query, Recommendation
+from service.settings import Settings
 from shared import artifact
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
 from shared.errors import UserError
@@ -684,3 +687,21 @@ def test_swaps_are_logged_with_both_versions(store: Path, live: Followed, caplog
     [record] = caplog.records
     assert second in record.getMessage()
     assert live.version in record.getMessage()
+
+
+def test_a_service_that_starts_on_a_damaged_version_answers_from_the_one_before(store: Path) -> None:
+    before, damaged = publish(store, "first"), publish(store, "second")
+    table = store / damaged / "item_embeddings.npy"
+    table.write_bytes(table.read_bytes()[:-4])
+    with TestClient(create_app(Settings(models=store))) as client:
+        health = client.get("/health").json()
+        assert (health["status"], health["model_version"]) == ("degraded", before)
+        assert damaged in health["problems"][0]
+        assert client.post("/recommend", json={"user_id": "user 3"}).json()["model_version"] == before
+
+
+def test_a_service_without_a_sound_version_does_not_start(store: Path) -> None:
+    for version in (publish(store, "first"), publish(store, "second")):
+        (store / version / "item_embeddings.npy").unlink()
+    with pytest.raises(UserError, match=r"item_embeddings.npy: is missing"):
+        create_app(Settings(models=store))
