@@ -88,6 +88,11 @@ class Access:
         self._rate = None if rate is None else _rate(rate)
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether who calls needs a key."""
+        return self._keys is not None
+
     def admit(self, request: Request, scope: Scope) -> None:
         """Let a request through, or raise what answers it: 401, 403 or 429."""
         caller = ANONYMOUS

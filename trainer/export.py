@@ -4,9 +4,10 @@ import math
 import subprocess
 from pathlib import Path
 
-from shared import artifact
+from shared import artifact, content
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
 from shared.encoders import EncoderFolder, attachments_of
+from trainer.content import contents_of
 from trainer.dataset import TRAIN, Dataset
 from trainer.inputs import chosen_modalities
 from trainer.item_tower import item_tower_attachments
@@ -40,6 +41,7 @@ def publish(
             **item_tower_attachments(
                 dataset, chosen_modalities(dataset, recipe), trained.user_embeddings, trained.item_embeddings
             ),
+            **content.attachments_of(contents_of(dataset)),
         },
     )
     provenance = Provenance(

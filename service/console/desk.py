@@ -1,15 +1,19 @@
 """What the console keeps between requests: what it read of the live model, and of the versions it compared."""
 
 import json
+import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from service.console.facets import Facet, facets
+from service.console.lookalikes import Lookalikes
 from service.console.search import Search
 from service.console.versions import Versions
 from shared.artifact import Artifact
+
+_REPORT = re.compile(r"reports/[0-9A-Za-z_-]+\.json")
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,7 @@ class Reading:
     artifact: Artifact
     search: Search
     facets: list[Facet]
+    lookalikes: Lookalikes
 
 
 class Desk:
@@ -35,13 +40,35 @@ class Desk:
         """What there is to search and to filter by in an artefact; seconds for a million items, once."""
         with self._lock:
             if self._reading is None or self._reading.artifact is not artifact:
-                self._reading = Reading(artifact, Search(artifact), facets(artifact))
+                self._reading = Reading(artifact, Search(artifact), facets(artifact), Lookalikes(artifact))
             return self._reading
 
     def night(self) -> dict[str, Any] | None:
         """The status that ``mts4mm nightly`` left of its last run; None where there is none that can be read."""
+        return _document(self._night / "status.json")
+
+    def night_report(self) -> dict[str, Any] | None:
+        """The report of the last run that wrote one; None where there is none that can be read."""
+        path = self._report()
+        return None if path is None else _document(path)
+
+    def night_page(self) -> bytes | None:
+        """The same as a page for people; None where there is none."""
+        path = self._report()
         try:
-            status = json.loads((self._night / "status.json").read_bytes())
-        except (OSError, ValueError):
+            return None if path is None else path.with_suffix(".html").read_bytes()
+        except OSError:
             return None
-        return status if isinstance(status, dict) else None
+
+    def _report(self) -> Path | None:
+        """Where the status says that the report is, if that is a place for reports."""
+        named = _REPORT.fullmatch(str((self.night() or {}).get("report")))
+        return None if named is None else self._night / named[0]
+
+
+def _document(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -6,6 +6,7 @@ These routes are for the page of the same version; they are not in the API's des
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi import Query as Parameter
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,12 +14,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
-from service.access import requires
+from service.access import Access, requires
 from service.console.desk import Desk
+from service.console.lookalikes import Near
 from service.console.versions import Version, ranked
 from service.routes.base import LoadedEngine
 from shared.api_keys import Scope
 from shared.artifact import Artifact
+from shared.encoders import PictureError
 from shared.errors import UserError
 
 POLICY = "; ".join(
@@ -39,6 +42,7 @@ POLICY = "; ".join(
 _MOST_FOUND = 100
 _MOST_ITEMS = 1_000
 _MOST_PLACES = 100
+_NEAR = 12
 _FILES = StaticFiles(packages=[("service.console", "static")])
 
 _WITH_KEY = [requires(Scope.READ)]
@@ -69,6 +73,15 @@ class Wanted(BaseModel):
     item_ids: list[str] = Field(max_length=_MOST_ITEMS)
 
 
+class Words(BaseModel):
+    """Words to find items by."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    words: str = Field(min_length=1, max_length=2_000)
+    k: int = Field(_NEAR, ge=1, le=_MOST_FOUND)
+
+
 @router.get("")
 def without_slash() -> Response:
     """The page's links are relative to the folder, so that it also works behind a path of a proxy."""
@@ -78,7 +91,8 @@ def without_slash() -> Response:
 @router.get("/api/settings")
 def settings(request: Request) -> dict[str, Any]:
     """What the page has to know before anything else; needs no key."""
-    return {"pictures": request.app.state.pictures is not None}
+    access: Access = request.app.state.access
+    return {"pictures": request.app.state.pictures is not None, "keys": access.asks_for_keys}
 
 
 @router.get("/api/model", dependencies=_WITH_KEY)
@@ -89,6 +103,8 @@ def model(engine: LoadedEngine, request: Request) -> dict[str, Any]:
         "model_version": engine.artifact.manifest.version,
         "parts": list(engine.part_names),
         "attributes": [vars(facet) for facet in reading.facets],
+        "modalities": reading.lookalikes.modalities,
+        "searched_by": reading.lookalikes.searched_by,
     }
 
 
@@ -132,6 +148,41 @@ def look_up(wanted: Wanted, engine: LoadedEngine) -> Items:
     return _items(engine.artifact, [item for item in found if item is not None])
 
 
+@router.get("/api/near", dependencies=_WITH_KEY)
+def near(
+    engine: LoadedEngine,
+    request: Request,
+    item_id: str,
+    by: str,
+    k: Annotated[int, Parameter(ge=1, le=_MOST_FOUND)] = 12,
+) -> dict[str, Any]:
+    """The items nearest to one by a modality's content."""
+    item = engine.artifact.items.dense(item_id)
+    lookalikes = _desk(request).read(engine.artifact).lookalikes
+    if item is None or by not in lookalikes.modalities:
+        raise HTTPException(404, "The model knows no such item, or no such modality.")
+    return _near(engine.artifact, lookalikes.of_item(item, by, k))
+
+
+@router.post("/api/search/words", dependencies=_WITH_KEY)
+def search_words(wanted: Words, engine: LoadedEngine, request: Request) -> dict[str, Any]:
+    """The items nearest to words, by modality."""
+    found = _desk(request).read(engine.artifact).lookalikes.of_words(wanted.words, wanted.k)
+    return {"near": {name: _near(engine.artifact, near) for name, near in found.items()}}
+
+
+@router.post("/api/search/picture", dependencies=_WITH_KEY)
+async def search_picture(engine: LoadedEngine, request: Request) -> dict[str, Any]:
+    """The items nearest to the picture that is the body, by modality."""
+    picture = await request.body()
+    lookalikes = (await to_thread.run_sync(_desk(request).read, engine.artifact)).lookalikes
+    try:
+        found = await to_thread.run_sync(lookalikes.of_picture, picture, _NEAR)
+    except PictureError as error:
+        raise HTTPException(422, f"The picture {error}.") from None
+    return {"near": {name: _near(engine.artifact, near) for name, near in found.items()}}
+
+
 @router.get("/api/versions", dependencies=_WITH_KEY)
 def versions(request: Request) -> dict[str, Any]:
     """The newest versions of the store and what each says of itself, without the lists of files."""
@@ -142,6 +193,25 @@ def versions(request: Request) -> dict[str, Any]:
 def night(request: Request) -> dict[str, Any]:
     """What the last nightly run says of itself; null where there was none."""
     return {"night": _desk(request).night()}
+
+
+@router.get("/api/night/report", dependencies=_WITH_KEY)
+def night_report(request: Request) -> dict[str, Any]:
+    """The report of the last nightly run."""
+    report = _desk(request).night_report()
+    if report is None:
+        raise HTTPException(404, "The last night left no report.")
+    return report
+
+
+@router.get("/api/night/page", dependencies=_WITH_KEY)
+def night_page(request: Request) -> Response:
+    """The same as a page, to keep; it has styles in it, so that it is never shown as part of the console."""
+    page = _desk(request).night_page()
+    if page is None:
+        raise HTTPException(404, "The last night left no report.")
+    headers = {"Content-Disposition": "attachment; filename=night.html", "Content-Security-Policy": "sandbox"}
+    return Response(page, media_type="text/html", headers=headers)
 
 
 @router.get("/api/compare", dependencies=_WITH_KEY)
@@ -187,6 +257,11 @@ def _items(artifact: Artifact, found: Sequence[int]) -> Items:
             for item in found
         ],
     )
+
+
+def _near(artifact: Artifact, near: Near) -> dict[str, Any]:
+    items = _items(artifact, near.items).items
+    return {"items": [item.model_dump() | {"score": score} for item, score in zip(items, near.cosines, strict=True)]}
 
 
 def _summary(version: Version) -> dict[str, Any]:

@@ -6,17 +6,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from shared import artifact
-from tests.e2e.console.conftest import HOSTILE, Service, Shop, Watched, violations
+from tests.e2e.console.conftest import HOSTILE, Service, Shop, Watched, settled, violations
 
 pytestmark = pytest.mark.slow
 
 VIEWS = ("overview", "users", "users/u0001", "items", "live", "models")
-
-
-def settled(page: Page) -> None:
-    """Wait until nothing is loading any more."""
-    expect(page.locator("h1")).to_be_visible()
-    expect(page.locator(".ghost")).to_have_count(0)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -176,3 +170,83 @@ def test_the_page_asks_nobody_but_the_service(browser: Browser, service: Service
     context.close()
     assert asked
     assert {url for url in asked if not url.startswith((service.url, "blob:", "data:"))} == set()
+
+
+def test_words_find_items_by_what_they_mean_to_the_encoder(page: Page, service: Service) -> None:
+    page.goto(f"{service.url}/console#/items")
+    page.get_by_role("searchbox", name="By meaning").fill("mug")
+    page.get_by_role("button", name="Search", exact=True).click()
+    by_text = page.locator(".pairs > div", has_text="By the text")
+    expect(by_text.locator("li")).to_have_count(12)
+    for name in by_text.locator(".name").all_inner_texts()[:3]:
+        assert "mug" in name.lower()
+    expect(page.locator(".pairs > div", has_text="By the student").locator("li")).to_have_count(12)
+
+
+DROP = """async ([url, zone]) => {
+  const blob = await (await fetch(url)).blob();
+  const carried = new DataTransfer();
+  carried.items.add(new File([blob], "dropped.png", { type: "image/png" }));
+  document.querySelector(zone).dispatchEvent(new DragEvent("drop", { dataTransfer: carried, bubbles: true }));
+}"""
+
+
+def pictured(page: Page, service: Service) -> dict[str, object]:
+    """An item that has a picture."""
+    items = page.request.get(f"{service.url}/console/api/items?limit=20").json()["items"]
+    found: dict[str, object] = next(item for item in items if item["metadata"]["image"])
+    return found
+
+
+def test_a_dropped_picture_finds_its_own_item_first(page: Page, service: Service) -> None:
+    page.goto(f"{service.url}/console#/items")
+    settled(page)
+    item = pictured(page, service)
+    page.evaluate(DROP, [f"{service.url}/items/{item['item_id']}/image", ".drop"])
+    nearest = page.locator(".pairs > div", has_text="By the image").locator("a.what").first
+    expect(nearest).to_have_attribute("href", f"#/items/{item['item_id']}")
+    expect(page.get_by_alt_text("The picture searched by")).to_be_visible()
+    assert violations(page) == []
+
+
+def test_a_file_that_is_no_picture_is_refused_in_words(watched: Watched, service: Service) -> None:
+    page = watched.page
+    page.goto(f"{service.url}/console#/items")
+    bad = {"name": "bad.png", "mimeType": "image/png", "buffer": b"<script>alert(1)</script>"}
+    page.get_by_label("Choose a picture to search by").set_input_files(bad)  # type: ignore[arg-type]
+    expect(page.get_by_role("alert")).to_contain_text("picture")
+    watched.faults = [fault for fault in watched.faults if "422" not in fault]
+
+
+def test_the_nearest_items_stand_side_by_side(page: Page, service: Service) -> None:
+    item = pictured(page, service)
+    page.goto(f"{service.url}/console#/items/{item['item_id']}")
+    settled(page)
+    expect(page.locator(".pairs h3")).to_have_text(["By the student", "By the image", "By the text"])
+    for by in ("image", "text"):
+        query = f"item_id={item['item_id']}&by={by}&k=12"
+        wanted = page.request.get(f"{service.url}/console/api/near?{query}").json()["items"]
+        links = page.locator(".pairs > div", has_text=f"By the {by}").locator("a.what").all()
+        assert [link.get_attribute("href") for link in links] == [f"#/items/{each['item_id']}" for each in wanted]
+
+
+def test_a_click_is_an_event_that_the_service_counts(page: Page, service: Service) -> None:
+    page.goto(f"{service.url}/console#/live")
+    settled(page)
+    chosen = page.get_by_role("list", name="Items to click").get_by_role("listitem").first
+    with page.expect_response(lambda answer: answer.url.endswith("/events")) as sent:
+        chosen.get_by_role("button").click()
+    assert sent.value.json()["accepted"] == 1
+    expect(page.get_by_role("list", name="What you clicked").get_by_role("listitem")).to_have_count(1)
+    expect(page.get_by_role("status").filter(has_text="Event counted")).to_be_visible()
+
+
+def test_requests_show_up_as_traffic(page: Page, service: Service) -> None:
+    page.goto(f"{service.url}/console#/overview")
+    requests = page.locator(".flow .figure", has_text="Requests")
+    expect(requests).to_contain_text("in all")
+    before = int(re.sub(r"\D", "", requests.locator(".note").inner_text()))
+    for _ in range(30):
+        served(page, service, user_id="u0001")
+    expect(requests.locator(".note")).to_have_text(f"{before + 30} in all")
+    expect(page.locator(".flow .figure", has_text="Median")).to_contain_text("ms")

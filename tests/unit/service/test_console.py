@@ -1,5 +1,6 @@
 """What the console asks of the service beyond the public API, and how its files are served."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -247,3 +248,23 @@ def test_the_page_is_at_console_and_its_links_are_relative(client: TestClient) -
 @pytest.mark.parametrize("path", ["../app.py", "%2e%2e/app.py", "..%2f..%2fapp.py", "none.js", "views", "lib/"])
 def test_nothing_but_the_pages_files_is_served(client: TestClient, path: str) -> None:
     assert client.get(f"/console/{path}").status_code == 404
+
+
+def test_the_report_of_the_night_is_found_by_its_status_and_nowhere_else(tmp_path: Path) -> None:
+    publish(tmp_path)
+    own = tmp_path / ".nightly"
+    (own / "reports").mkdir(parents=True)
+    (own / "reports" / "n1.json").write_text('{"night": "n1"}')
+    (own / "reports" / "n1.html").write_text("<h1>n1</h1>")
+    (tmp_path / "secret.json").write_text('{"night": "secret"}')
+    with TestClient(create_app(Settings(models=tmp_path))) as client:
+        (own / "status.json").write_text('{"report": "reports/n1.json"}')
+        assert client.get("/console/api/night/report").json() == {"night": "n1"}
+        page = client.get("/console/api/night/page")
+        assert page.text == "<h1>n1</h1>"
+        assert page.headers["content-security-policy"] == "sandbox"
+        assert page.headers["content-disposition"].startswith("attachment")
+        for named in ("../secret.json", "reports/../../secret.json", "/etc/passwd", "reports/none.json"):
+            (own / "status.json").write_text(json.dumps({"report": named}))
+            assert client.get("/console/api/night/report").status_code == 404
+            assert client.get("/console/api/night/page").status_code == 404

@@ -41,7 +41,7 @@ export const get = (path, signal) => ask(path, { signal });
 export const post = (path, body, signal) => ask(path, { method: "POST", body, signal });
 
 /** The answer itself; throws a Problem for any error. */
-export async function send(path, { method = "GET", body, signal, timeout = 20_000 } = {}) {
+export async function send(path, { method = "GET", body, signal, timeout = 20_000, accepted = [] } = {}) {
   const headers = { accept: "application/json" };
   const secret = key();
   if (secret) headers["x-api-key"] = secret;
@@ -66,7 +66,7 @@ export async function send(path, { method = "GET", body, signal, timeout = 20_00
     events.dispatchEvent(new CustomEvent("away"));
     throw new Problem(0, limit.aborted ? "The service took too long to answer." : "The service does not answer.");
   }
-  if (response.ok) return response;
+  if (response.ok || accepted.includes(response.status)) return response;
   throw await refused(response, secret);
 }
 
@@ -80,16 +80,22 @@ async function refused(response, secret) {
   const detail = document.detail ?? `${response.status} ${response.statusText}`;
   const waiting = Number(response.headers.get("retry-after")) || null;
   const problem = new Problem(response.status, detail, document.errors ?? [], waiting);
-  if (response.status === 401) events.dispatchEvent(new CustomEvent("locked", { detail: { presented: secret !== null, detail } }));
+  if (response.status === 401 || response.status === 403) {
+    events.dispatchEvent(new CustomEvent("locked", { detail: { status: response.status, presented: secret !== null, detail } }));
+  }
   return problem;
 }
 
 /** Health has an answer also where it is bad. */
 export async function health(signal) {
-  try {
-    return await get("health", signal);
-  } catch (error) {
-    if (error.status === 503) return { status: "unavailable" };
-    throw error;
-  }
+  return (await send("health", { signal, accepted: [503] })).json();
+}
+
+/** Keep an answer as a file: a link could not send the key. */
+export async function download(path, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await (await send(path)).blob());
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }

@@ -3,10 +3,12 @@
 import { ask, get, post, segment } from "../lib/api.js";
 import { model, partName } from "../lib/catalogue.js";
 import { h, put } from "../lib/dom.js";
-import { count, description, fixed, plural, title, traits } from "../lib/format.js";
+import { count, description, duration, fixed, plural, title, traits } from "../lib/format.js";
+import { shrunk } from "../lib/images.js";
 import { badge, card, dialog, empty, facts, failed, field, fillIn, heading, icon, picture, searchBox, skeleton, toast } from "../lib/ui.js";
 
 const K = 12;
+const KNOWN = new Set(["item_id", "title", "name", "description", "image"]);
 
 export async function show(place, [itemId], signal) {
   const search = searchBox({
@@ -16,37 +18,156 @@ export async function show(place, [itemId], signal) {
     show: (item) => [picture(item, 32), h("span", { class: "name" }, title(item)), h("span", { class: "note" }, traits(item))],
     choose: (item) => (location.hash = `#/items/${segment(item.item_id)}`),
   });
+  const add = h("button", { class: "button main", type: "button", onclick: () => addItem(signal) }, icon("plus", 16), "Add an item");
   const rest = h("div", { class: "stack" });
-  put(place, heading("Items", "Search by words or by a picture, and see what is near for the student, the image and the text.", search), rest);
-  if (itemId === undefined) await fillIn(rest, skeleton(4), () => popular(signal));
+  put(place, heading("Items", "Search by words or by a picture; see what is near, and by what.", search, add), rest);
+  if (itemId === undefined) await fillIn(rest, skeleton(4), () => catalogue(signal));
   else await fillIn(rest, [skeleton(1, "block"), skeleton(6)], () => item(itemId, signal));
 }
 
-async function popular(signal) {
-  const { items } = await get("console/api/items?limit=24", signal);
-  if (!items.length) return empty("The model has no items.");
-  return card("Most interactions", h("ul", { class: "gallery" }, items.map((each) =>
-    h("li", {}, h("a", { class: "goods", href: `#/items/${segment(each.item_id)}` }, picture(each, 112), h("span", { class: "name" }, title(each)), h("span", { class: "note" }, plural(each.popularity, "interaction")))))));
+async function catalogue(signal) {
+  const [{ items }, about] = await Promise.all([get("console/api/items?limit=24", signal), model(signal)]);
+  const found = h("div", { class: "stack", "aria-live": "polite" });
+  const popular = items.length
+    ? card("Most interactions", h("ul", { class: "gallery" }, items.map((each) => tile(each, plural(each.popularity, "interaction")))))
+    : empty("The model has no items.");
+  put(found, popular);
+  return [encoderSearch(about.searched_by, found, signal), found];
 }
+
+function tile(each, note) {
+  return h("li", {}, h("a", { class: "goods", href: `#/items/${segment(each.item_id)}` },
+    picture(each, 112), h("span", { class: "name" }, title(each)), h("span", { class: "note" }, note)));
+}
+
+// Searching by meaning and by picture
+
+function encoderSearch(by, found, signal) {
+  if (!by.length) {
+    return h("p", { class: "note" }, "Search by meaning and by picture needs a model with encoders: \u2018mts4mm encoders add\u2019, \u2018mts4mm encode\u2019, and a training.");
+  }
+  const words = by.includes("words") ? wordSearch(found, signal) : null;
+  const drop = by.includes("picture") ? pictureSearch(found, signal) : null;
+  return h("section", { class: "card searches", "aria-label": "Search by meaning and by picture" }, words, drop);
+}
+
+function wordSearch(found, signal) {
+  const input = h("input", { type: "search", placeholder: "e.g. something warm for a rainy evening", maxlength: 2000 });
+  const form = h("form", { class: "row" }, field("By meaning", input), h("button", { class: "button", type: "submit" }, "Search"));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const text = input.value.trim();
+    if (text) results(found, `Nearest to \u201c${text}\u201d`, null, () => post("console/api/search/words", { words: text, k: K }, signal));
+  });
+  return form;
+}
+
+function pictureSearch(found, signal) {
+  const input = h("input", { type: "file", accept: "image/*", class: "hidden", "aria-label": "Choose a picture to search by" });
+  const zone = h("label", { class: "drop" }, icon("picture", 22), h("span", {}, h("strong", {}, "Drop a picture here"), " or choose a file"), input);
+  const search = async (file) => {
+    if (!file) return;
+    const source = URL.createObjectURL(file);
+    const seen = h("img", { class: "asked", src: source, alt: "The picture searched by" });
+    await results(found, "Nearest to your picture", seen, async () =>
+      ask("console/api/search/picture", { method: "POST", body: await shrunk(file), signal }));
+    input.value = "";
+  };
+  input.addEventListener("change", () => search(input.files[0]));
+  dropping(zone, search);
+  return zone;
+}
+
+function dropping(zone, take) {
+  zone.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    zone.classList.add("over");
+  });
+  zone.addEventListener("dragleave", () => zone.classList.remove("over"));
+  zone.addEventListener("drop", (event) => {
+    event.preventDefault();
+    zone.classList.remove("over");
+    take(event.dataTransfer.files[0]);
+  });
+}
+
+async function results(place, name, seen, load) {
+  await fillIn(place, card(name, skeleton(4)), async () => {
+    const started = performance.now();
+    const { near } = await load();
+    const seconds = (performance.now() - started) / 1000;
+    const columns = Object.entries(near).map(([by, { items }]) => column(by, items));
+    return h("section", { class: "card" }, h("div", { class: "who" }, seen, h("h2", {}, name), h("span", { class: "note" }, `in ${duration(seconds)}`)),
+      columns.length ? h("div", { class: "pairs" }, columns) : empty("The encoders find nothing in this to go by."));
+  });
+}
+
+// One item
 
 async function item(itemId, signal) {
-  const [found, about] = await Promise.all([get(`items/${segment(itemId)}`, signal), model(signal)]);
-  const near = ["student"].map((by) => {
-    const column = h("div", {});
-    fillIn(column, skeleton(6), () => similar(itemId, by, signal));
-    return h("div", {}, h("h3", {}, partName(by)), column);
+  const [found, about] = await Promise.all([known(itemId, signal), model(signal)]);
+  const columns = ["student", ...about.modalities].map((by) => {
+    const under = h("div", {});
+    fillIn(under, skeleton(6), async () => nearest(await similar(itemId, by, signal)));
+    return h("div", {}, h("h3", {}, columnName(by)), under);
   });
-  const rest = Object.entries(found.metadata ?? {}).filter(([name, value]) => !["item_id", "title", "name", "description", "image"].includes(name) && value !== null && value !== "");
-  return [
-    card(null, h("div", { class: "item" }, picture(found, 176),
-      h("div", { class: "stack tight" }, h("h2", {}, title(found)), h("p", {}, description(found)),
-        facts([["Id", h("code", {}, itemId)], ["Interactions", count(found.popularity)], ...rest.map(([name, value]) => [partName(name), typeof value === "object" ? JSON.stringify(value) : String(value)])])))),
-    card("Nearest items", h("div", { class: "pairs" }, near)),
-  ];
+  return [card(null, described(found, signal)), card("Nearest items", h("div", { class: "pairs" }, columns))];
 }
 
-async function similar(itemId, by, signal) {
-  const { items } = await get(`items/${segment(itemId)}/similar?k=${K}${by === "student" ? "" : `&by=${by}`}`, signal);
+const known = (itemId, signal) => get(`items/${segment(itemId)}`, signal);
+
+function described(found, signal) {
+  const rest = Object.entries(found.metadata ?? {}).filter(([name, value]) => !KNOWN.has(name) && value !== null && value !== "");
+  const hide = h("button", { class: "button danger small", type: "button", onclick: () => hideItem(found) }, "Hide this item");
+  return h("div", { class: "item" }, picture(found, 176),
+    h("div", { class: "stack tight" },
+      h("div", { class: "head" }, h("h2", {}, title(found)), hide),
+      description(found) ? h("p", {}, description(found)) : null,
+      facts([
+        ["Id", h("code", {}, found.item_id)],
+        ["Interactions", count(found.popularity ?? 0)],
+        ...rest.map(([name, value]) => [partName(name), typeof value === "object" ? JSON.stringify(value) : String(value)]),
+      ])));
+}
+
+const similar = async (itemId, by, signal) =>
+  (by === "student"
+    ? await get(`items/${segment(itemId)}/similar?k=${K}`, signal)
+    : await get(`console/api/near?item_id=${segment(itemId)}&by=${segment(by)}&k=${K}`, signal)).items;
+
+const columnName = (by) => `By the ${partName(by).toLowerCase()}`;
+
+function column(by, items) {
+  return h("div", {}, h("h3", {}, columnName(by)), nearest(items));
+}
+
+function nearest(items) {
+  if (!items.length) return empty("Nothing to compare by: the item lacks this modality.");
   return h("ol", { class: "short" }, items.map((each) =>
-    h("li", {}, picture(each, 40), h("a", { class: "what", href: `#/items/${segment(each.item_id)}` }, h("span", { class: "name" }, title(each)), h("span", { class: "note" }, traits(each))), h("span", { class: "note" }, fixed(each.score, 2)))));
+    h("li", {}, picture(each, 40),
+      h("a", { class: "what", href: `#/items/${segment(each.item_id)}` }, h("span", { class: "name" }, title(each)), h("span", { class: "note" }, traits(each))),
+      h("span", { class: "note", title: "cosine" }, fixed(each.score, 2)))));
+}
+
+// Hiding and adding
+
+async function hideItem(found) {
+  const form = await dialog({
+    name: "Hide this item?",
+    text: `${title(found)} is in no answer from now on, for anybody, whichever model is live. It can be restored.`,
+    action: "Hide",
+    danger: true,
+  });
+  if (!form) return;
+  try {
+    await ask(`items/${segment(found.item_id)}`, { method: "DELETE" });
+    toast(`${title(found)} is hidden.`);
+    location.hash = "#/items";
+  } catch (error) {
+    toast(error.text ?? String(error), "bad");
+  }
+}
+
+async function addItem() {
+  toast("Coming");
 }

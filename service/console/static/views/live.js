@@ -116,7 +116,7 @@ async function visit(shelf, list, signal) {
 async function recall(visitor, clicked, signal) {
   if (!sessionStorage.getItem(CLICKED)) return;
   const known = await get(`users/${segment(visitor)}`, signal).catch(() => null);
-  const ids = (known?.events ?? []).map((event) => event.item_id);
+  const ids = (known?.recent ?? []).map((event) => event.item_id);
   if (!ids.length) return;
   const { items } = await post("console/api/items", { item_ids: ids }, signal);
   items.reverse().forEach(clicked);

@@ -27,7 +27,7 @@ export async function show(place, [chosen], signal) {
 }
 
 function overview(versions, shown) {
-  if (!versions.length) return empty("There is no model yet. `mts4mm train` publishes one.");
+  if (!versions.length) return empty("There is no model yet. \u2018mts4mm train\u2019 publishes one.");
   const rows = versions.map((each) => [
     h("a", { class: "link", href: `#/models/${segment(each.version)}`, "aria-current": each === shown ? "true" : null }, version(each.version)),
     each.current ? badge("live", "accent") : each.damage ? badge("damaged", "bad") : "",
@@ -179,7 +179,7 @@ async function rollBack(again) {
     action: "Roll back",
     danger: true,
   });
-  if (form) await change("admin/rollback", (answer) => answer.version ?? answer.model_version ?? answer.current, again);
+  if (form) await change("admin/rollback", (answer) => answer.live, again);
 }
 
 async function change(path, wantedOf, again) {

@@ -7,25 +7,26 @@ import { h, put } from "../lib/dom.js";
 import { ago, count, duration, fixed, moment, percent, plural, short, version } from "../lib/format.js";
 import { between, parse, traffic } from "../lib/metrics.js";
 import { badge, card, empty, facts, figure, fillIn, heading, skeleton, table } from "../lib/ui.js";
-import { verdict } from "./night.js";
+import { outcome, reasons, showNight, verdict } from "./night.js";
 
 const EVERY = 2000;
 const LOOKS = 31;
 const MAIN = "test.recall@20";
 const SECOND = "test.ndcg@20";
 
-export async function show(place, _path, signal) {
+export async function show(place, [sub], signal) {
+  if (sub === "night") return showNight(place, signal);
   const now = h("section", { class: "card", "aria-label": "The service now" });
   const flow = card("Traffic");
   const model = h("section", { class: "card" });
   const history = h("section", { class: "card" });
   const night = h("section", { class: "card" });
   put(place, heading("Overview", "How the service is, which model answers, and what it is worth."),
-    now, h("div", { class: "grid" }, model, night), history);
+    now, flow, h("div", { class: "grid" }, model, night), history);
   put(now, skeleton(1, "block"));
   watch(now, flow, signal);
   fillIn(night, skeleton(4, "line"), () => lastNight(signal));
-  await fillIn(history, skeleton(4), async () => {
+  return fillIn(history, skeleton(4), async () => {
     const { versions } = await get("console/api/versions", signal);
     put(model, await againstTeachers(versions.find((each) => each.current)));
     return lastVersions(versions);
@@ -43,7 +44,7 @@ async function watch(now, flow, signal) {
     if (!document.hidden) {
       try {
         put(now, figuresOf(await health(signal)));
-        if (flow.isConnected) await lookAtTraffic(chart, looks, rates, signal);
+        await lookAtTraffic(chart, looks, rates, signal);
       } catch (error) {
         if (signal.aborted) return;
         if (error.status !== 0) put(chart, h("p", { class: "note" }, error.text ?? String(error)));
@@ -61,7 +62,7 @@ function figuresOf(found) {
   const recall = index?.recall ?? index?.measured_recall ?? found.index_recall ?? null;
   return h("dl", { class: "figures" },
     figure("Status", state, found.problems?.length ? found.problems.join(" ") : `up for ${duration(found.uptime_seconds)}`),
-    figure("Live model", [duration(found.model_age_seconds), h("small", {}, " old")], version(found.model_version)),
+    figure("Live model", h("span", {}, duration(found.model_age_seconds), h("small", {}, " old")), version(found.model_version)),
     figure("Users", short(found.users)),
     figure("Items", short(found.items), found.live_items ? `and ${plural(found.live_items, "live item")}` : null),
     figure("Index", recall === null ? "exact" : percent(recall), [recall === null ? "" : "measured recall@20, ", index?.kind ?? ""]),
@@ -79,9 +80,9 @@ async function lookAtTraffic(chart, looks, rates, signal) {
   const dash = "\u2013";
   put(chart,
     h("dl", { class: "figures" },
-      figure("Requests", last ? [fixed(last.rate, last.rate < 10 ? 1 : 0), h("small", {}, "/s")] : dash, `${count(looks.at(-1).requests)} in all`),
+      figure("Requests", last ? h("span", {}, fixed(last.rate, last.rate < 10 ? 1 : 0), h("small", {}, "/s")) : dash, `${count(looks.at(-1).requests)} in all`),
       figure("Median", window?.median == null ? dash : duration(window.median), "p50"),
-      figure("Slowest in a hundred", window?.tail == null ? dash : duration(window.tail), "p99"),
+      figure("Slowest 1\u202f%", window?.tail == null ? dash : duration(window.tail), "p99"),
       figure("Errors", window?.requests ? percent(window.errors / window.requests) : dash, `${count(looks.at(-1).errors)} in all`)),
     h("div", { class: "chart" }, spark(rates, { most: LOOKS - 1 }),
       h("p", { class: "note" }, seconds ? `Requests a second over the last ${duration(seconds)}; the page\u2019s own look-ups and probes are not counted.` : "Measuring\u2026")));
@@ -101,7 +102,7 @@ async function againstTeachers(live) {
 }
 
 function lastVersions(versions) {
-  if (!versions.length) return [h("h2", {}, "Versions"), empty("There is no model yet. `mts4mm train` publishes one.")];
+  if (!versions.length) return [h("h2", {}, "Versions"), empty("There is no model yet. \u2018mts4mm train\u2019 publishes one.")];
   const shown = versions.slice(0, 6);
   const top = Math.max(...shown.map((each) => each.metrics?.[MAIN] ?? 0));
   const measured = (each, at) => {
@@ -127,6 +128,12 @@ function lastVersions(versions) {
 
 async function lastNight(signal) {
   const { night } = await get("console/api/night", signal);
-  if (!night) return [h("h2", {}, "Last night"), empty("No night has been run here yet. `mts4mm nightly` trains on the day\u2019s events, and puts a model live only if it is no worse.")];
-  return [h("h2", {}, "Last night"), facts(Object.entries(night).map(([name, value]) => [name, typeof value === "object" ? JSON.stringify(value) : String(value)]))];
+  const name = h("h2", {}, "Last night");
+  if (!night) return [name, empty("No night has been run here yet. \u2018mts4mm nightly\u2019 trains on the day\u2019s events, and puts a model live only if it is no worse.")];
+  return [h("div", { class: "who" }, name, outcome(night.outcome)), reasons(night), facts([
+    ["Ended", h("span", { title: moment(night.ended) }, `${ago(night.ended)}, after ${duration(night.seconds)}`)],
+    ["Last success", night.last_success ? ago(night.last_success) : "never"],
+    ["Champion", night.champion ? version(night.champion) : "none"],
+    ["New version", night.version ? version(night.version) : "none"],
+  ]), night.report ? h("p", { class: "more" }, h("a", { class: "link", href: "#/overview/night" }, "What the gate saw, and what each teacher said")) : null];
 }

@@ -60,16 +60,17 @@ async function user(userId, signal) {
 }
 
 async function past(userId, found, signal) {
-  const events = found.events ?? [];
+  const events = found.recent ?? [];
   const taken = found.items.slice(0, MOST_SHOWN);
   const items = await lookUp([...taken, ...events.map((event) => event.item_id)], signal);
   const fresh = events.map((event) => thing(items.get(event.item_id) ?? { item_id: event.item_id }, `${event.type}, ${ago(event.timestamp)}`));
   const trained = taken.map((id) => thing(items.get(id) ?? { item_id: id }));
   const more = found.items.length - taken.length;
   const known = found.items.length + events.length;
+  const hidden = found.hidden?.length ? `, ${plural(found.hidden.length, "item")} hidden` : "";
   return card(null,
     h("div", { class: "who" }, h("h2", {}, userId),
-      h("span", { class: "note" }, known ? `${plural(found.items.length, "item")} in training${events.length ? `, ${plural(events.length, "event")} since` : ""}` : "not known to the model")),
+      h("span", { class: "note" }, known ? `${plural(found.items.length, "item")} in training${events.length ? `, ${plural(events.length, "event")} since` : ""}${hidden}` : "not known to the model")),
     known
       ? h("ul", { class: "strip", tabindex: "0", "aria-label": "What this user did" }, fresh, trained,
         more > 0 ? h("li", { class: "more" }, `and ${count(more)} more`) : null)

@@ -1,0 +1,94 @@
+"""The console when something is wrong: keys that are not accepted, a service that goes away, no model at all."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from shared.api_keys import Scope, new_key, save_keys
+from tests.e2e.console.conftest import Service, Shop, Watched, settled, violations
+
+pytestmark = pytest.mark.slow
+
+
+def forget(watched: Watched, *expected: str) -> None:
+    """Take away the faults that a browser reports of itself where a request is refused."""
+    watched.faults = [fault for fault in watched.faults if not any(word in fault for word in expected)]
+
+
+@pytest.fixture
+def guarded(shop: Shop, tmp_path: Path) -> Iterator[tuple[Service, Path]]:
+    """A service that asks for keys, and its keys file."""
+    keys = tmp_path / "keys.json"
+    save_keys(keys, [new_key("nobody", [Scope.READ])[1]])
+    environment = {"MTS4MM_KEYS": str(keys), "MTS4MM_STATE": str(tmp_path / "state")}
+    service = Service(shop.store, shop.folder, environment)
+    service.start()
+    yield service, keys
+    service.stop()
+
+
+def test_a_key_is_asked_for_kept_in_the_tab_and_asked_for_again_when_it_has_expired(
+    watched: Watched, guarded: tuple[Service, Path]
+) -> None:
+    page, (service, keys) = watched.page, guarded
+    secret, entry = new_key("ada", [Scope.READ])
+    other = new_key("bob", [Scope.READ])[1]
+    save_keys(keys, [entry, other])
+    page.wait_for_timeout(1200)  # the service looks at the file once a second
+    page.goto(f"{service.url}/console#/users/u0001")
+    dialog = page.get_by_role("dialog", name="API key")
+    expect(dialog).to_be_visible()
+    assert violations(page) == []
+    page.get_by_label("Key", exact=True).fill(secret)
+    page.get_by_role("button", name="Use key").click()
+    expect(page.locator(".ranked > li")).to_have_count(20)
+    expect(page.locator(".pic.seen").first).to_be_visible()  # pictures come by the key, too
+    assert page.evaluate("[sessionStorage.getItem('mts4mm.key'), localStorage.getItem('mts4mm.key')]") == [secret, None]
+    assert secret not in page.url
+
+    save_keys(keys, [other])
+    page.wait_for_timeout(1200)
+    page.get_by_role("link", name="Models").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_have_text(re.compile("not accepted"))
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    forget(watched, "401")
+
+
+def test_a_service_that_goes_away_is_looked_for_and_the_view_comes_back_with_it(watched: Watched, shop: Shop) -> None:
+    page = watched.page
+    service = Service(shop.store, shop.folder)
+    service.start()
+    page.goto(f"{service.url}/console#/users/u0001")
+    expect(page.locator(".ranked > li")).to_have_count(20)
+    service.stop()
+    page.get_by_label("Diversity").fill("0.5")
+    expect(page.get_by_text("The service does not answer. Looking for it")).to_be_visible()
+    assert violations(page) == []
+    service.start()
+    expect(page.get_by_text("Looking for it")).to_be_hidden()
+    expect(page.locator(".ranked > li")).to_have_count(20)
+    forget(watched, "ERR_CONNECTION", "ERR_EMPTY_RESPONSE")
+    service.stop()
+
+
+def test_without_a_model_every_view_says_so(watched: Watched, shop: Shop, tmp_path: Path) -> None:
+    page = watched.page
+    service = Service(tmp_path / "none", shop.folder)
+    service.store.mkdir()
+    service.start()
+    for view, said in (
+        ("overview", "There is no model yet"),
+        ("users", "No model is loaded"),
+        ("items", "No model is loaded"),
+        ("live", "No model is loaded"),
+        ("models", "There is no model yet"),
+    ):
+        page.goto(f"{service.url}/console#/{view}")
+        expect(page.get_by_text(said).first).to_be_visible()
+        settled(page)
+    forget(watched, "503")
+    service.stop()
