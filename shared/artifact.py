@@ -60,6 +60,7 @@ __all__ = [
     "list_versions",
     "load",
     "load_path",
+    "prune",
     "publish",
     "rollback",
     "verify",
@@ -382,6 +383,35 @@ def activations(store: Path) -> list[str]:
         if not manifests.is_version(name):
             raise UserError(f"{path}: {name!r} is not the name of a version. Activate one that `models list` shows")
     return names
+
+
+def prune(store: Path, keep: int) -> list[str]:
+    """Remove all versions but the newest, the current one and the one before it.
+
+    A version vanishes in one step. Who has it open keeps it until they let go.
+
+    Args:
+        store: the folder of versions.
+        keep: how many of the newest stay.
+
+    Returns:
+        The names of those removed, oldest first.
+
+    Raises:
+        UserError: the store cannot be written.
+    """
+    with _writing(store), durable.exclusive(store / _LOCK):
+        lived = activations(store)
+        names = sorted(path.name for path in store.iterdir() if path.is_dir() and manifests.is_version(path.name))
+        old = names[: max(0, len(names) - keep)]
+        removed = [name for name in old if name not in lived[:2]]
+        if lived and removed:
+            _write_current(store, [name for name in lived if name not in removed])
+        for name in removed:
+            (store / name).rename(durable.temporary_sibling(store / name))
+        durable.sync_directory(store)
+        _remove_unfinished(store)
+    return removed
 
 
 # The model handed in

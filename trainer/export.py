@@ -2,7 +2,9 @@
 
 import math
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from shared import artifact, content
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
@@ -23,8 +25,19 @@ def publish(
     trained: TrainedStudent,
     *,
     activate: bool = True,
+    gate: Mapping[str, Any] | None = None,
 ) -> str:
-    """Publish the student's artefact to ``store`` and return its version; ``activate`` makes it the live one."""
+    """Publish the student's artefact to ``store`` and return its version.
+
+    Args:
+        store: where to.
+        dataset: that it was trained on.
+        recipe: of the training; its seed likewise.
+        seed: see above.
+        trained: the student.
+        activate: whether to make it the live version.
+        gate: the verdict on it, where it was judged.
+    """
     interactions = dataset.interactions(TRAIN)
     interactions.sort_indices()
     model = StudentModel(
@@ -57,6 +70,7 @@ def publish(
         seed=seed,
         metrics=flat_metrics(trained),
         code_revision=_code_revision(),
+        gate=gate,
     )
     return artifact.publish(store, model, provenance, activate=activate)
 

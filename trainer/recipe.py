@@ -46,6 +46,9 @@ class Recipe(BaseModel):
 
     learning_rate: float = Field(3e-3, gt=0)
     batch_size: int = Field(4096, ge=1, description="training triplets a step [B]")
+    draw_by_weight: bool = Field(
+        False, description="whether an epoch has an interaction with the chance of its weight over the largest one"
+    )
     l2: float = Field(1e-3, ge=0, description="weight of the L2 term [lambda, Eq. 22]")
     contrast: float = Field(0.05, ge=0, description="weight of InfoNCE [lambda_cl, Eq. 30]")
     contrast_temperature: float = Field(0.2, gt=0, description="InfoNCE's temperature [Eq. 23]")

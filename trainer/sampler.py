@@ -21,7 +21,13 @@ def epoch_generator(seed: int, epoch: int) -> np.random.Generator:
 class TripletSampler:
     """Uniform negatives that the user never took in training."""
 
-    def __init__(self, interactions: sp.csr_matrix) -> None:
+    def __init__(self, interactions: sp.csr_matrix, chances: NDArray[np.float32] | None = None) -> None:
+        """Draw from interactions (users, items).
+
+        Args:
+            interactions: of the training, each row's items rising.
+            chances: (interactions,) how likely each is to be part of an epoch; all are by default.
+        """
         edges = interactions.tocoo()
         self._users = edges.row.astype(np.int64)
         self._items = edges.col.astype(np.int64)
@@ -30,14 +36,17 @@ class TripletSampler:
         saturated = np.bincount(self._users, minlength=interactions.shape[0]) >= self._item_count
         trainable = ~saturated[self._users]
         self._users, self._items = self._users[trainable], self._items[trainable]
+        self._chances = None if chances is None else chances[trainable]
 
     def __len__(self) -> int:
-        """Triplets an epoch: training interactions, less those of users who took every item."""
+        """Triplets an epoch, at most: training interactions, less those of users who took every item."""
         return len(self._users)
 
     def batches(self, size: int, generator: np.random.Generator) -> Iterator[Triplets]:
         """One epoch in random order, as (users, positives, negatives), each (batch,)."""
         order = generator.permutation(len(self._users))
+        if self._chances is not None:
+            order = order[generator.random(len(order)) < self._chances[order]]
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
             users = self._users[chosen]

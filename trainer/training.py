@@ -18,7 +18,7 @@ from shared import durable
 from shared.errors import UserError
 from trainer import checkpoint
 from trainer.consolidation import can_decompose, consolidate, joined_parts
-from trainer.dataset import TEST, VALIDATION, Dataset
+from trainer.dataset import TEST, TRAIN, VALIDATION, Dataset
 from trainer.distill import LOSS_TERMS, Distillation
 from trainer.evaluation import Holdout, evaluate, evaluate_scores
 from trainer.inputs import Stage, prepare_inputs
@@ -144,7 +144,8 @@ class TrainingRun:
         inputs = prepare_inputs(dataset, recipe, device, self._listener.stage)
         self._device = device
         self._users = len(dataset.user_ids)
-        self._sampler = TripletSampler(inputs.interactions)
+        chances = dataset.relative_weights(TRAIN) if recipe.draw_by_weight else None
+        self._sampler = TripletSampler(inputs.interactions, chances)
         self._validation = Holdout(inputs.interactions, dataset.interactions(VALIDATION))
         self._test = Holdout(inputs.interactions, dataset.interactions(TEST))
         self._require_enough_data(dataset.name)
@@ -234,11 +235,12 @@ class TrainingRun:
         sums = dict.fromkeys(LOSS_TERMS, 0.0)
         steps = math.ceil(len(self._sampler) / self._recipe.batch_size)
         batches = stopped_items("sampler", self._sampler.batches(self._recipe.batch_size, generator))
+        done = 0
         for done, triplets in enumerate(batches, start=1):
             for name, value in self._model.step(triplets, generator).items():
                 sums[name] += value
             self._listener.step(done, steps)
-        return {name: value / steps for name, value in sums.items()}
+        return {name: value / max(done, 1) for name, value in sums.items()}
 
     def _judge_teachers(self) -> dict[str, Metrics]:
         """Validate each teacher, and test those that have got better, at their own best."""

@@ -6,7 +6,21 @@ import sys
 import typer
 
 from shared.errors import UserError
-from trainer.cli import bench, data, demo, encoders, events, experiment, keys, models, output, serving, training, tune
+from trainer.cli import (
+    bench,
+    data,
+    demo,
+    encoders,
+    events,
+    experiment,
+    keys,
+    models,
+    nightly,
+    output,
+    serving,
+    training,
+    tune,
+)
 
 EXIT_CODES = """
 [bold]Exit codes[/bold]: 0 done; 1 the data or the artefact is not usable (the message says what to mend);
@@ -24,6 +38,8 @@ app = typer.Typer(
 )
 app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)
+app.command("nightly")(nightly.nightly)
+app.command("schedule")(nightly.schedule)
 app.command("tune")(tune.tune)
 app.command("validate")(data.validate)
 app.command("encode")(encoders.encode)

@@ -66,6 +66,15 @@ class Dataset:
         shape = (len(self.user_ids), len(self.item_ids))
         return sp.csr_matrix((ones, (self.users[chosen], self.items[chosen])), shape=shape)
 
+    def relative_weights(self, label: int) -> NDArray[np.float32] | None:
+        """Weights of one split over the largest of them, (interactions of the split,); None where there are none."""
+        if self.weights is None:
+            return None
+        weights = self.weights[self.labels == label]
+        largest = np.float32(max(weights.max(initial=0), np.finfo(np.float32).tiny))
+        relative: NDArray[np.float32] = weights / largest
+        return relative
+
     def where(self, kept: NDArray[np.bool_]) -> "Dataset":
         """The same users and items with some of the interactions only, bool (interactions,)."""
         return replace(

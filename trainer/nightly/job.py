@@ -1,0 +1,479 @@
+"""The night, step by step: events in, a better model out, or none.
+
+    drain       events from Redis into the log; forgotten users out of it
+    snapshot    base, events and catalogue into one dataset directory, with its fingerprint
+    validate    what is wrong with it ends the night
+    encode      features of what is new, where the dataset's come from encoders
+    train       warm from the live model, from scratch on a schedule
+    gate        champion against challenger
+    publish     the version, not live yet
+    activate    CURRENT, and a word on the changes channel
+    confirm     the service answers with it
+    watch       the service for a while; back to the champion if it got worse
+    prune       old versions
+    report      for people at nine in the morning
+
+Each step is noted in the journal when it is done, and doing one again is doing it once.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from shared import artifact, durable
+from shared.artifact import Artifact
+from shared.errors import UserError
+from shared.state import UserState
+from trainer.dataset import Dataset, SplitSpec, load_dataset, validate_directory
+from trainer.device import choose_device
+from trainer.export import publish
+from trainer.nightly import additions, fault
+from trainer.nightly.candidate import Candidate, fresh_holdout, train_candidate
+from trainer.nightly.contenders import Challenger, challenger, champion
+from trainer.nightly.drain import drain, patiently
+from trainer.nightly.event_log import EventLog
+from trainer.nightly.folded import fold_in_held_out
+from trainer.nightly.gate import judge, teacher_shares
+from trainer.nightly.journal import Journal, Result, tidy, unfinished
+from trainer.nightly.outcome import Outcome, OverBudgetError
+from trainer.nightly.report import write_report
+from trainer.nightly.service_watch import Service, Traffic
+from trainer.nightly.settings import NightlySettings
+from trainer.nightly.snapshot import Sources, write_snapshot
+from trainer.recipe import Recipe, load_recipe
+from trainer.training import EpochRecord, Listener, Progress, TrainingRun, peak_memory_mb
+from trainer.warm_start import WarmStart
+
+FOLDER = ".nightly"
+TRAINING_SHARE = 0.7
+"""Of the time budget, when training stops; what comes after it has the rest."""
+USERS_ASKED = 5
+
+_ROLL_BACK = "roll_back"
+
+StateOpener = Callable[[], AbstractContextManager[UserState]]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where everything is.
+
+    Attributes:
+        base: the dataset that the shop began with.
+        store: of models; the night's own folder is in it.
+        log: of events.
+        service: URL of the running service; None where there is none to ask.
+    """
+
+    base: Path
+    store: Path
+    log: Path
+    service: str | None = None
+
+    @property
+    def own(self) -> Path:
+        """The night's own folder."""
+        return self.store / FOLDER
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who is told what the night does, to show it."""
+
+    step: Callable[[str], None] = lambda name: None
+    listener: Listener = field(default_factory=Listener)
+
+
+class _EndedError(Exception):
+    """The night is over before its last step."""
+
+    def __init__(self, outcome: Outcome, reason: str) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a night ended, and its journal."""
+
+    outcome: Outcome
+    journal: Journal
+    reason: str
+
+
+class Night:
+    """One run of the job; the caller holds the lock of :func:`alone`."""
+
+    def __init__(
+        self,
+        places: Places,
+        settings: NightlySettings,
+        open_state: StateOpener,
+        weights: dict[str, float],
+        *,
+        device: str = "auto",
+        dry_run: bool = False,
+        fresh: bool = False,
+        watcher: Watcher | None = None,
+    ) -> None:
+        """Begin a night, or take up the one that did not end.
+
+        Args:
+            places: where everything is.
+            settings: of the job.
+            open_state: opens the user state.
+            weights: of the types of events.
+            device: auto, cpu or cuda.
+            dry_run: train and judge, and change nothing about the models.
+            fresh: begin a new night even if one did not end.
+            watcher: is told what the night does.
+        """
+        self._places = places
+        self._settings = settings
+        self._open_state = open_state
+        self._weights = weights
+        self._device = device
+        self._dry_run = dry_run
+        self._watcher = watcher or Watcher()
+        self._began = time.monotonic()
+        self._recipe = load_recipe(settings.train.recipe, settings.train.set)
+        self._service = None if places.service is None else Service(places.service)
+        self.journal = self._taken_up(fresh=fresh)
+
+    def run(self) -> Ended:
+        """Go through the steps that are left.
+
+        Raises:
+            UserError: a step failed, and the night with it; a rerun goes on from there.
+        """
+        try:
+            if _ROLL_BACK in self.journal.steps:
+                raise _EndedError(Outcome.ROLLED_BACK, self._result(_ROLL_BACK)["reason"])
+            for name, work in self._steps().items():
+                self._require_budget(name)
+                self._watcher.step(name)
+                self.journal.step(name, work)
+            ended = Ended(Outcome.PROMOTED, self.journal, f"{self._result('publish')['version']} is live")
+        except _EndedError as end:
+            ended = Ended(end.outcome, self.journal, str(end))
+        self._watcher.step("report")
+        fault.point("report:begin")
+        write_report(self._places.own, self.journal, ended.outcome.word, ended.reason)
+        fault.point("report:end")
+        self.journal.end(ended.outcome.word)
+        tidy(self._places.own / "runs", self.journal.name)
+        return ended
+
+    def _steps(self) -> dict[str, Callable[[], Result]]:
+        return {
+            "drain": self._drain,
+            "snapshot": self._snapshot,
+            "validate": self._validate,
+            "encode": self._encode,
+            "train": self._train,
+            "gate": self._gate,
+            "verdict": self._verdict,
+            "publish": self._publish,
+            "activate": self._activate,
+            "confirm": self._confirm,
+            "watch": self._watch,
+            "prune": self._prune,
+        }
+
+    # Which night it is
+
+    def _taken_up(self, *, fresh: bool) -> Journal:
+        runs = self._places.own / "runs"
+        identity = {
+            "base": str(self._places.base.resolve()),
+            "champion": artifact.current_version(self._places.store),
+            "settings": self._settings.model_dump(mode="json"),
+            "recipe": self._recipe.model_dump(mode="json"),
+            "weights": self._weights,
+            "dry_run": self._dry_run,
+        }
+        last = unfinished(runs)
+        if last is not None and not fresh and self._goes_on(last, identity):
+            return last
+        if last is not None:
+            last.end("abandoned")
+        return Journal.begin(runs, identity)
+
+    def _goes_on(self, last: Journal, identity: dict[str, Any]) -> bool:
+        """Whether an unfinished night is still the one to finish: made by the same, and against the same champion."""
+        own = last.steps.get("publish", {}).get("version") or self._published(last.name)
+        standing = identity["champion"] if identity["champion"] != own else last.identity["champion"]
+        return dict(last.identity) == {**identity, "champion": standing}
+
+    # The steps
+
+    def _drain(self) -> Result:
+        log = EventLog(self._places.log)
+        with self._open_state() as state:
+            drained = drain(state, log)
+            forgotten = dict(patiently(lambda: list(state.forgotten())))
+        return {**asdict(drained), "forgotten": log.forget(forgotten)}
+
+    def _snapshot(self) -> Result:
+        own, live = self._places.own, self._champion()
+        with self._open_state() as state:
+            items = patiently(lambda: list(state.live_items.all(pictures=True)))
+            retired = patiently(state.retired).item_ids
+            forgotten = dict(patiently(lambda: list(state.forgotten())))
+        additions.keep(own / "additions", items)
+        sources = Sources(
+            base=load_dataset(self._places.base),
+            events=EventLog(self._places.log).read(),
+            additions=additions.read(own / "additions"),
+            retired=retired,
+            forgotten=forgotten,
+            weights=self._weights,
+            champion=live,
+        )
+        snapshot = write_snapshot(self._dataset_folder, sources, self._settings)
+        if live is not None and snapshot.fresh < self._settings.least_new:
+            raise _EndedError(
+                Outcome.NOTHING_NEW,
+                f"{snapshot.fresh} new interactions, and below {self._settings.least_new} there is nothing to learn",
+            )
+        data = self._dataset()
+        gone = {"retired": sorted(retired), "forgotten": sorted(forgotten)}
+        return {**asdict(snapshot), "fingerprint": data.fingerprint, "gone": gone}
+
+    def _validate(self) -> Result:
+        report = validate_directory(self._dataset_folder, split=SplitSpec("given"))
+        if not report.ok:
+            faults = "; ".join(str(each) for each in report.findings if each.severity == "error")
+            raise UserError(f"tonight's data cannot be trained on: {faults}")
+        return {"findings": [finding.as_dict() for finding in report.findings]}
+
+    def _encode(self) -> Result:
+        return {}
+
+    def _train(self) -> Result:
+        data = self._dataset()
+        warm_from, warm = self._warm_start(data)
+        recipe = self._recipe
+        if warm is not None:
+            recipe = recipe.model_copy(update={"epochs": min(recipe.epochs, self._settings.train.warm_epochs)})
+        if self._settings.events.half_life_days is not None:
+            recipe = recipe.model_copy(update={"draw_by_weight": True})
+        run = TrainingRun(
+            data,
+            recipe,
+            self._settings.train.seed,
+            self.journal.folder / "training",
+            choose_device(self._device),
+            self._listener(),
+            warm,
+        )
+        candidate = train_candidate(run, data, self._may_train_on)
+        candidate.save(self._candidate_file)
+        run.for_warm_start(data).save(self._warm_file)
+        trained = candidate.trained
+        return {
+            "warm_from": warm_from,
+            "nights_warm": 0 if warm is None else self._nights_warm() + 1,
+            "best_epoch": trained.best_epoch,
+            "epochs": trained.epochs,
+            "validation": trained.validation,
+            "test": trained.test,
+            "peak_memory_mb": round(peak_memory_mb()),
+            "recipe": recipe.model_dump(mode="json"),
+        }
+
+    def _gate(self) -> Result:
+        data, candidate, live = self._dataset(), Candidate.load(self._candidate_file), self._champion()
+        holdout = fresh_holdout(data)
+        trained = candidate.trained
+        today = challenger(trained.user_embeddings, trained.item_embeddings, holdout.training)
+        standing = None
+        if live is not None:
+            gone = self._result("snapshot")["gone"]
+            figures: Any = (live.manifest.gate or {}).get("figures") or {}
+            shares = teacher_shares({name: float(value) for name, value in figures.items()})
+            standing = champion(live, data, gone["forgotten"], gone["retired"], shares)
+        verdict = judge(Challenger(today, candidate.teachers), standing, data, holdout, self._settings.gate)
+        return verdict.as_dict()
+
+    def _verdict(self) -> Result:
+        verdict = self._result("gate")
+        if verdict["verdict"] != "promoted":
+            raise _EndedError(Outcome.REFUSED, "; ".join(verdict["reasons"]))
+        if self._dry_run:
+            raise _EndedError(Outcome.PROMOTED, "would be promoted; a dry run publishes nothing")
+        return {}
+
+    def _publish(self) -> Result:
+        version = self._published(self.journal.name)
+        if version is None:
+            training, gate = self._result("train"), self._result("gate")
+            night = {name: training[name] for name in ("warm_from", "nights_warm")} | {"run": self.journal.name}
+            everything, trained = fold_in_held_out(self._dataset(), Candidate.load(self._candidate_file).trained)
+            version = publish(
+                self._places.store,
+                everything,
+                Recipe.model_validate(training["recipe"]),
+                self._settings.train.seed,
+                trained,
+                activate=False,
+                gate={**{name: value for name, value in gate.items() if name != "seconds"}, "night": night},
+            )
+        warm = self._places.own / "warm"
+        warm.mkdir(exist_ok=True)
+        with durable.replacing(warm / f"{version}.pt") as file:
+            file.write(self._warm_file.read_bytes())
+        return {"version": version}
+
+    def _activate(self) -> Result:
+        version = self._result("publish")["version"]
+        before = Traffic()
+        if self._service is not None:
+            before = self._service.traffic() + self._service.ask(self._users_asked())
+        artifact.activate(self._places.store, version)
+        self._announce()
+        return {"before": vars(before)}
+
+    def _confirm(self) -> Result:
+        version = self._result("publish")["version"]
+        if self._service is None:
+            return {"asked": False}
+        if not self._service.confirm(version):
+            answers = self._service.version() or "nothing"
+            self._roll_back(version, f"the service still answers with {answers} and not with {version}")
+        self._drop_live_items()
+        return {"asked": True}
+
+    def _watch(self) -> Result:
+        if self._service is None:
+            return {"watched": False}
+        version = self._result("publish")["version"]
+        if artifact.current_version(self._places.store) != version:
+            self._roll_back(version, f"{version} is not the current version any more")
+        before = Traffic(**self._result("activate")["before"])
+        worse = self._service.watch(before, self._users_asked(), self._settings.watch_seconds)
+        if worse is not None:
+            self._roll_back(version, worse)
+        return {"watched": True}
+
+    def _prune(self) -> Result:
+        removed = artifact.prune(self._places.store, self._settings.keep)
+        for version in removed:
+            (self._places.own / "warm" / f"{version}.pt").unlink(missing_ok=True)
+        return {"removed": removed}
+
+    # What the steps need
+
+    @property
+    def _dataset_folder(self) -> Path:
+        return self.journal.folder / "dataset"
+
+    @property
+    def _candidate_file(self) -> Path:
+        return self.journal.folder / "candidate.npz"
+
+    @property
+    def _warm_file(self) -> Path:
+        return self.journal.folder / "warm.pt"
+
+    def _result(self, step: str) -> Result:
+        return self.journal.steps[step]
+
+    def _dataset(self) -> Dataset:
+        return load_dataset(self._dataset_folder, SplitSpec("given"))
+
+    def _champion(self) -> Artifact | None:
+        version = self.journal.identity["champion"]
+        return None if version is None else artifact.load(self._places.store, version)
+
+    def _nights_warm(self) -> int:
+        live = self._champion()
+        night: Any = {} if live is None or live.manifest.gate is None else live.manifest.gate.get("night") or {}
+        return int(night.get("nights_warm", 0))
+
+    def _warm_start(self, data: Dataset) -> tuple[str | None, WarmStart | None]:
+        """The live model's weights, unless tonight is the night to begin from scratch."""
+        live = self.journal.identity["champion"]
+        path = self._places.own / "warm" / f"{live}.pt"
+        if live is None or not path.exists() or self._nights_warm() + 1 >= self._settings.train.full_every:
+            return None, None
+        warm = WarmStart.load(path)
+        chosen = set(data.modalities if self._recipe.modalities is None else self._recipe.modalities)
+        return (live, warm) if warm.suits(data, self._recipe.width, chosen) is None else (None, None)
+
+    def _published(self, night: str) -> str | None:
+        """The version that this night published already, if it did."""
+        for path in sorted(self._places.store.glob("*/manifest.json")):
+            if path.parent.name.startswith("."):
+                continue
+            try:
+                gate = json.loads(path.read_bytes())["gate"] or {}
+            except (OSError, ValueError, KeyError):
+                continue
+            if gate.get("night", {}).get("run") == night:
+                return path.parent.name
+        return None
+
+    def _users_asked(self) -> list[str]:
+        users = artifact.load(self._places.store, self._result("publish")["version"]).users
+        return [users.outside(place * len(users) // USERS_ASKED) for place in range(min(USERS_ASKED, len(users)))]
+
+    def _announce(self) -> None:
+        with self._open_state() as state:
+            patiently(state.announce)
+
+    def _drop_live_items(self) -> None:
+        """Take live items away that the model before knows too: a rollback then brings none of them back to nothing."""
+        live = self._champion()
+        if live is None:
+            return
+        with self._open_state() as state:
+            changes = patiently(state.live_items.changes)
+            snapshot_at = datetime.fromisoformat(self.journal.started).astimezone(UTC)
+            known = [each for each in changes if live.items.dense(each) is not None and changes[each] < snapshot_at]
+            patiently(lambda: state.live_items.drop(known, snapshot_at))
+
+    def _roll_back(self, version: str, reason: str) -> None:
+        """Make the champion live again and end the night; done again, it changes nothing."""
+        before = self.journal.identity["champion"]
+        if before is not None:
+            if artifact.current_version(self._places.store) == version:
+                artifact.rollback(self._places.store)
+            self._announce()
+        back = "and there is no model to go back to" if before is None else f"so {before} is live again"
+        told = self.journal.step(_ROLL_BACK, lambda: {"reason": f"{reason}, {back}"})
+        raise _EndedError(Outcome.ROLLED_BACK, told["reason"])
+
+    def _listener(self) -> Listener:
+        told = self._watcher.listener
+
+        def epoch(record: EpochRecord, progress: Progress) -> None:
+            told.epoch(record, progress)
+            self._require_budget("train")
+
+        return Listener(stage=told.stage, step=told.step, epoch=epoch)
+
+    def _may_train_on(self) -> bool:
+        return time.monotonic() - self._began < TRAINING_SHARE * 60 * self._settings.minutes
+
+    def _require_budget(self, step: str) -> None:
+        most = self._settings.memory_mb
+        if most is not None and peak_memory_mb() > most:
+            raise OverBudgetError(f"{step}: {peak_memory_mb():.0f} MB were used, the budget is {most:.0f}")
+        if time.monotonic() - self._began > 60 * self._settings.minutes:
+            raise OverBudgetError(f"{step}: the night took longer than its {self._settings.minutes:g} minutes")
+
+
+def alone(places: Places) -> AbstractContextManager[None]:
+    """Hold the job's lock, which goes with the process that holds it.
+
+    Raises:
+        BlockingIOError: another night is going on.
+    """
+    places.own.mkdir(parents=True, exist_ok=True)
+    return durable.exclusive(places.own / "lock", wait=False)
