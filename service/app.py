@@ -60,7 +60,7 @@ def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path
     live = LiveModel(settings.models, POLL_SECONDS, on_swap=_noting(metrics, last_good))
     mirror = _mirror(settings, live)
     _load(live, settings.models, last_good)
-    overlay = _overlay(settings, live)
+    overlay = _overlay(settings, live, metrics)
     admission = Admission(
         settings.max_in_flight, settings.max_waiting, settings.max_wait_seconds, settings.request_timeout_seconds
     )
@@ -80,7 +80,7 @@ def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path
     app.state.live = live
     app.state.overlay = overlay
     app.state.mirror = mirror
-    app.state.event_weights = settings.event_weights
+    app.state.models = settings.models
     app.state.pictures = None if settings.catalogue is None else PictureFolder(settings.catalogue)
     app.state.desk = Desk(settings.models)
     app.state.access = access
@@ -153,11 +153,18 @@ def _noting(metrics: Metrics, last_good: Path | None) -> Callable[[SwapResult], 
     return note
 
 
-def _overlay(settings: Settings, live: LiveModel) -> Overlay:
+def _overlay(settings: Settings, live: LiveModel, metrics: Metrics) -> Overlay:
     url, folder = settings.redis_server, settings.state_folder(settings.models)
     if url is not None:
         check_url(url)
-    return Overlay(lambda: open_state(url, folder, settings.event_weights), POLL_SECONDS, on_change=live.wake)
+    weights = settings.event_weights
+    return Overlay(
+        lambda: open_state(url, folder, weights),
+        weights,
+        POLL_SECONDS,
+        on_change=live.wake,
+        on_call=metrics.state_call,
+    )
 
 
 def _cross_origin(app: ASGIApp, origins: list[str]) -> ASGIApp:

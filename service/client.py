@@ -17,14 +17,18 @@ from pydantic import BaseModel, ValidationError
 
 from service.schemas import (
     DEFAULT_K,
+    ActivationResponse,
     BatchRequest,
     BatchResponse,
     EventsResponse,
+    ForgottenResponse,
     HealthResponse,
     ItemResponse,
+    ModelsResponse,
     Problem,
     RecommendRequest,
     RecommendResponse,
+    RetiredResponse,
     SimilarResponse,
     UserResponse,
 )
@@ -106,9 +110,33 @@ class Client:
         """What the model knows of an item."""
         return self._get(f"/items/{_segment(item_id)}", ItemResponse)
 
+    def retire_item(self, item_id: str) -> RetiredResponse:
+        """Take an item out of all answers."""
+        return _read(self._http.delete(f"{self._url}/items/{_segment(item_id)}"), RetiredResponse)
+
+    def restore_item(self, item_id: str) -> RetiredResponse:
+        """Take a retirement back."""
+        return _read(self._http.post(f"{self._url}/items/{_segment(item_id)}:restore"), RetiredResponse)
+
     def user(self, user_id: str) -> UserResponse:
-        """What the model knows of a user."""
+        """What is known of a user."""
         return self._get(f"/users/{_segment(user_id)}", UserResponse)
+
+    def forget_user(self, user_id: str) -> ForgottenResponse:
+        """Forget a user at once, and in the next model."""
+        return _read(self._http.delete(f"{self._url}/users/{_segment(user_id)}"), ForgottenResponse)
+
+    def models(self) -> ModelsResponse:
+        """The versions in the models folder."""
+        return self._get("/admin/models", ModelsResponse)
+
+    def activate(self, version: str) -> ActivationResponse:
+        """Serve a version."""
+        return _read(self._http.post(f"{self._url}/admin/models/{_segment(version)}:activate"), ActivationResponse)
+
+    def roll_back(self) -> ActivationResponse:
+        """Serve the version again that was served before the current one."""
+        return _read(self._http.post(f"{self._url}/admin/rollback"), ActivationResponse)
 
     def health(self) -> HealthResponse:
         """How the service is; also where that is ``unavailable``, for which it answers 503."""

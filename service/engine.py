@@ -6,8 +6,8 @@ the artefact does not have, and also users it has without a training interaction
 moved.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,55 @@ from service.queries import (
     Strategy,
     UnknownPartError,
 )
+from service.recent import NOTHING, SinceTraining
 from shared.artifact import Artifact
 from shared.fold_in import item_weights, profile
+from shared.forgotten import forgotten_until
 
 WHOLE = "whole"
 """The one part of the user vectors of an artefact that does not say what they are the sum of."""
 
 _NO_ITEMS = np.empty(0, dtype=np.int64)
+_MOST_EXCLUDED = 1000
+"""Retired items up to here are searched past; more are masked."""
+
+
+@dataclass(frozen=True)
+class _Taste:
+    """What is known of who asks.
+
+    Attributes:
+        user: the row of a user whom the training knew, or None.
+        known: whether nothing is missing: the user is known, or nobody was named.
+        trained: (any,) rows of the items of the training, rising.
+        new: (any,) rows of the items taken since, rising, none of them in ``trained``.
+        strengths: (new,) how much each of these counts; None where each counts 1.
+    """
+
+    user: int | None
+    known: bool
+    trained: NDArray[np.int64]
+    new: NDArray[np.int64]
+    strengths: NDArray[np.float32] | None
+
+    @property
+    def strategy(self) -> Strategy:
+        return "personal" if len(self.trained) else "history" if len(self.new) else "popular"
+
+    @property
+    def reason(self) -> Reason:
+        if len(self.trained):
+            return "trained_and_new_events" if len(self.new) else "trained"
+        if len(self.new):
+            return "folded_in"
+        return "no_events" if self.known else "unknown_user"
+
+    def whole(self) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
+        """All items, and their strengths; None where each counts 1."""
+        items = np.concatenate([self.trained, self.new])
+        if self.strengths is None:
+            return items, None
+        return items, np.concatenate([np.ones(len(self.trained), dtype=np.float32), self.strengths])
 
 
 class Engine:
@@ -44,13 +86,18 @@ class Engine:
         self.index = ExactIndex(artifact.item_embeddings)
         self.part_names = (WHOLE,) if artifact.parts is None else artifact.parts.names
         self._attributes = Attributes(artifact)
+        self._forgotten_until = forgotten_until(artifact)
         self._weights = item_weights(artifact.popularity)
         self._by_popularity = np.argsort(-artifact.popularity, kind="stable")
         lengths = np.linalg.norm(artifact.item_embeddings, axis=1)
         self._lengths = np.maximum(lengths, np.finfo(np.float32).tiny)
 
-    def recommend(self, query: Query) -> Recommendation:
+    def recommend(self, query: Query, retired: NDArray[np.int64] = _NO_ITEMS) -> Recommendation:
         """Rank the best items for whoever asks.
+
+        Args:
+            query: who asks, and for what.
+            retired: rows of items that nobody is to get, of :meth:`rows`.
 
         Returns:
             Exactly ``min(k, eligible items)`` items, each once; without diversity by falling score, equal scores in
@@ -61,28 +108,38 @@ class Engine:
             UnknownPartError: a weight names a part that the model does not have.
         """
         factors = self._factors(query.weights)
-        user = None if query.user_id is None else self.artifact.users.dense(query.user_id)
-        trained = _NO_ITEMS if user is None else self.artifact.seen(user).astype(np.int64)
-        history, unknown = self._dense(query.history)
-        new = np.setdiff1d(history, trained)
-        excluded = self._dense(query.exclude_items)[0]
-        if query.exclude_seen:
-            excluded = np.union1d(excluded, np.union1d(trained, new))
+        taste, unknown = self._taste(query)
+        excluded = self._excluded(query, taste)
         allowed = self._attributes.allowed(query.filter) if query.filter else None
-        strategy, reason = _strategy(known=query.user_id is None or user is not None, trained=trained, new=new)
+        if len(retired) > _MOST_EXCLUDED:
+            allowed = np.ones(len(self.artifact.items), dtype=bool) if allowed is None else allowed
+            allowed[retired] = False
+        elif len(retired):
+            excluded = np.concatenate([excluded, retired])
+        strategy, reason = taste.strategy, taste.reason
         if strategy == "popular":
             return Recommendation(strategy, reason, self._named(self._popular(query.k, excluded, allowed)), unknown)
         parts = None
         if query.weights or query.explain:
-            parts = factors[:, None] * self._part_vectors(user, trained, new)
-        vector = self._vector(user, trained, new) if parts is None else parts.sum(axis=0)
+            parts = factors[:, None] * self._part_vectors(taste)
+        vector = self._vector(taste) if parts is None else parts.sum(axis=0)
         items = self._named(self._ranked(vector, query, excluded, allowed))
         if query.explain and parts is not None:
-            items = self._explained(items, parts, factors, np.union1d(trained, new))
+            items = self._explained(items, parts, factors, taste)
         return Recommendation(strategy, reason, items, unknown)
 
-    def similar(self, item_id: str, k: int) -> list[RankedItem]:
-        """The ``min(k, items - 1)`` items most like one, by the cosine of the student's embeddings.
+    def rows(self, item_ids: Iterable[str]) -> NDArray[np.int64]:
+        """The rows of those items that the artefact has, int64 [any], rising, each once."""
+        found = {self.artifact.items.dense(item_id) for item_id in item_ids}
+        return np.array(sorted(row for row in found if row is not None), dtype=np.int64)
+
+    def similar(self, item_id: str, k: int, retired: NDArray[np.int64] = _NO_ITEMS) -> list[RankedItem]:
+        """The ``min(k, other items)`` items most like one, by the cosine of the student's embeddings.
+
+        Args:
+            item_id: the item, which may be retired itself.
+            k: how many are wanted, at least 1.
+            retired: rows of items that nobody is to get, of :meth:`rows`.
 
         Raises:
             KeyError: there is no such item.
@@ -91,7 +148,8 @@ class Engine:
         embedding = self.artifact.item_embeddings[item]
         cosines = (self.artifact.item_embeddings @ embedding) / (self._lengths * self._lengths[item])
         cosines[item] = -np.inf
-        best = np.lexsort((np.arange(len(cosines)), -cosines))[: min(k, len(cosines) - 1)]
+        cosines[retired] = -np.inf
+        best = np.lexsort((np.arange(len(cosines)), -cosines))[: min(k, int(np.isfinite(cosines).sum()))]
         return self._named(Ranking(best, cosines[best].astype(np.float64)))
 
     def item(self, item_id: str) -> KnownItem:
@@ -103,15 +161,11 @@ class Engine:
         item = self._require_item(item_id)
         return KnownItem(item_id, int(self.artifact.popularity[item]), self.artifact.item_metadata(item))
 
-    def user(self, user_id: str) -> KnownUser:
-        """What is known of a user.
-
-        Raises:
-            KeyError: there is no such user.
-        """
-        user = self.artifact.users.dense(user_id)
+    def user(self, user_id: str, since: SinceTraining = NOTHING) -> KnownUser | None:
+        """What the training knew of a user; None if it knew none, or the user was forgotten since."""
+        user = self._user(user_id, since)
         if user is None:
-            raise KeyError(user_id)
+            return None
         return KnownUser(user_id, [self.artifact.items.outside(item) for item in self.artifact.seen(user).tolist()])
 
     def _require_item(self, item_id: str) -> int:
@@ -120,36 +174,63 @@ class Engine:
             raise KeyError(item_id)
         return item
 
-    def _dense(self, item_ids: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
-        """Indices of the known ids, rising, each once; and the unknown ids, each once."""
-        found = {item_id: self.artifact.items.dense(item_id) for item_id in item_ids}
-        known = sorted(item for item in found.values() if item is not None)
-        return np.array(known, dtype=np.int64), [item_id for item_id, item in found.items() if item is None]
+    def _user(self, user_id: str | None, since: SinceTraining) -> int | None:
+        """The row of a user whom the training knew, and who was not forgotten since; else None."""
+        user = None if user_id is None else self.artifact.users.dense(user_id)
+        if user is None or since.forgotten_at is None:
+            return user
+        return user if self._forgotten_until is not None and since.forgotten_at <= self._forgotten_until else None
 
-    def _vector(self, user: int | None, trained: NDArray[np.int64], new: NDArray[np.int64]) -> NDArray[np.float32]:
-        if user is None or len(trained) == 0:
-            return self._folded_in(new)
-        own: NDArray[np.float32] = self.artifact.user_embeddings[user]
-        if len(new) == 0:
+    def _taste(self, query: Query) -> "tuple[_Taste, list[str]]":
+        """What is known of who asks, and the items of the history that are unknown."""
+        user = self._user(query.user_id, query.since)
+        trained = _NO_ITEMS if user is None else self.artifact.seen(user).astype(np.int64)
+        known = query.user_id is None or user is not None
+        if not query.history and not query.since.taken:
+            return _Taste(user, known, trained, _NO_ITEMS, None), []
+        strengths = dict(query.since.taken) | dict.fromkeys(query.history, 1.0)
+        rows = {item_id: self.artifact.items.dense(item_id) for item_id in strengths}
+        strength_of = {row: strengths[item_id] for item_id, row in rows.items() if row is not None}
+        new = np.setdiff1d(np.fromiter(strength_of, dtype=np.int64, count=len(strength_of)), trained)
+        given = np.array([strength_of[row] for row in new.tolist()], dtype=np.float32)
+        unknown = [item_id for item_id in dict.fromkeys(query.history) if rows[item_id] is None]
+        return _Taste(user, known, trained, new, None if (given == 1).all() else given), unknown
+
+    def _excluded(self, query: Query, taste: "_Taste") -> NDArray[np.int64]:
+        """Rows to leave out, in any order and not each once."""
+        ids = [*query.exclude_items, *query.since.hidden]
+        if not query.exclude_seen:
+            return self.rows(ids) if ids else _NO_ITEMS
+        ids += query.since.seen
+        named = self.rows(ids) if ids else _NO_ITEMS
+        return np.concatenate([named, taste.trained, taste.new])
+
+    def _vector(self, taste: "_Taste") -> NDArray[np.float32]:
+        if not len(taste.trained):
+            folded: NDArray[np.float32] = self._profile(taste.new, taste.strengths) @ self.artifact.fold_in
+            return folded
+        own: NDArray[np.float32] = self.artifact.user_embeddings[taste.user]
+        if not len(taste.new):
             return own
-        moved: NDArray[np.float32] = own + self._folded_in(np.union1d(trained, new)) - self._folded_in(trained)
+        moved: NDArray[np.float32] = own + self._move(taste) @ self.artifact.fold_in
         return moved
 
-    def _part_vectors(
-        self, user: int | None, trained: NDArray[np.int64], new: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def _part_vectors(self, taste: "_Taste") -> NDArray[np.float32]:
         """What ``_vector`` is the sum of, (parts, width); one part, the whole, where the artefact does not say."""
         parts = self.artifact.parts
         if parts is None:
-            return self._vector(user, trained, new)[None, :]
-        if user is None or len(trained) == 0:
-            return self._profile(new) @ parts.fold_in
-        own: NDArray[np.float32] = parts.users[:, user]
-        if len(new) == 0:
+            return self._vector(taste)[None, :]
+        if not len(taste.trained):
+            return self._profile(taste.new, taste.strengths) @ parts.fold_in
+        own: NDArray[np.float32] = parts.users[:, taste.user]
+        if not len(taste.new):
             return own
-        before, after = (self._profile(items) @ parts.fold_in for items in (trained, np.union1d(trained, new)))
-        moved: NDArray[np.float32] = own + after - before
+        moved: NDArray[np.float32] = own + self._move(taste) @ parts.fold_in
         return moved
+
+    def _move(self, taste: "_Taste") -> NDArray[np.float32]:
+        """How far what is new moves the profile of what was trained, (width,)."""
+        return self._profile(*taste.whole()) - self._profile(taste.trained)
 
     def _factors(self, weights: Mapping[str, float]) -> NDArray[np.float32]:
         for name in weights:
@@ -162,12 +243,12 @@ class Engine:
         items: list[RankedItem],
         parts: NDArray[np.float32],
         factors: NDArray[np.float32],
-        history: NDArray[np.int64],
+        taste: "_Taste",
     ) -> list[RankedItem]:
         indices = [self._require_item(item.item_id) for item in items]
         embeddings = self.artifact.item_embeddings[indices].astype(np.float64)
         scores = embeddings @ parts.T.astype(np.float64)
-        reasons = self._reasons(embeddings, factors, history)
+        reasons = self._reasons(embeddings, factors, taste)
         return [
             replace(
                 item,
@@ -180,11 +261,14 @@ class Engine:
         ]
 
     def _reasons(
-        self, embeddings: NDArray[np.float64], factors: NDArray[np.float32], history: NDArray[np.int64]
+        self, embeddings: NDArray[np.float64], factors: NDArray[np.float32], taste: "_Taste"
     ) -> list[list[str | None]]:
         """For each item and part the history's item that adds most to the score when folded in, if it adds at all."""
         maps = self.artifact.fold_in[None] if self.artifact.parts is None else self.artifact.parts.fold_in
+        history, strengths = taste.whole()
         taken = self._weights[history, None] * self.artifact.item_embeddings[history]
+        if strengths is not None:
+            taken *= strengths[:, None]
         reasons: list[list[str | None]] = [[] for _ in embeddings]
         for factor, matrix in zip(factors, maps, strict=True):
             gains = factor * ((taken @ matrix) @ embeddings.T)
@@ -193,12 +277,8 @@ class Engine:
                 reasons[row].append(known)
         return reasons
 
-    def _folded_in(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
-        folded: NDArray[np.float32] = self._profile(items) @ self.artifact.fold_in
-        return folded
-
-    def _profile(self, items: NDArray[np.int64]) -> NDArray[np.float32]:
-        return profile(items, self.artifact.item_embeddings, self._weights)
+    def _profile(self, items: NDArray[np.int64], strengths: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        return profile(items, self.artifact.item_embeddings, self._weights, strengths)
 
     def _ranked(
         self,
@@ -229,11 +309,3 @@ class Engine:
                 zip(ranking.items.tolist(), ranking.scores.tolist(), strict=True), start=1
             )
         ]
-
-
-def _strategy(*, known: bool, trained: NDArray[np.int64], new: NDArray[np.int64]) -> tuple[Strategy, Reason]:
-    if len(trained):
-        return "personal", "trained_and_new_events" if len(new) else "trained"
-    if len(new):
-        return "history", "folded_in"
-    return "popular", "no_events" if known else "unknown_user"

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from service.overlay import Overlay
 from service.schemas import EventBatch, EventsResponse, RejectedEvent
 from shared.events import Event
-from shared.state import Recorded, StateUnavailable, UserState
+from shared.state import Recorded, StateUnavailable
 
 _NAMES = {Recorded.COUNTED: "accepted", Recorded.REPEATED: "duplicate", Recorded.FORGOTTEN: "rejected"}
 
@@ -40,11 +41,11 @@ def sort_out(batch: EventBatch, types: Mapping[str, float]) -> Sorted:
     return Sorted(good, rejected, pointers)
 
 
-def record(state: UserState, rows: Sorted, count: Callable[[str, str, int], None]) -> EventsResponse:
+def record(overlay: Overlay, rows: Sorted, count: Callable[[str, str, int], None]) -> EventsResponse:
     """Record the good events, all of them or none.
 
     Args:
-        state: where to.
+        overlay: where to.
         rows: a batch.
         count: told how many events of which type had which outcome.
 
@@ -54,7 +55,7 @@ def record(state: UserState, rows: Sorted, count: Callable[[str, str, int], None
     """
     types = [event.type for _, event in rows.good]
     try:
-        outcomes = state.record([event for _, event in rows.good])
+        outcomes = overlay.call("record", lambda state: state.record([event for _, event in rows.good]))
     except StateUnavailable:
         _tell(count, types, ["unavailable"] * len(types))
         raise

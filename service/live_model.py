@@ -192,8 +192,7 @@ class LiveModel:
 
     def _load(self, version: str, evidence: _Evidence) -> None:
         try:
-            engine = Engine(artifact.load(self._store, version))
-            check_answers(engine)
+            engine = try_out(self._store, version)
         except Exception as error:  # whatever is wrong with a new version, the live one goes on
             reason = str(error) if isinstance(error, UserError) else f"{self._store / version}: {error!r}"
             self._refuse(version, reason, () if _may_pass(error) else evidence)
@@ -216,6 +215,17 @@ class LiveModel:
             self._on_swap(result)
         except Exception:
             _log.exception("the callback of a model swap failed")
+
+
+def try_out(store: Path, version: str) -> Engine:
+    """Load a version of a store and check its answers.
+
+    Raises:
+        UserError: it is not as it was published, or answers wrongly.
+    """
+    engine = Engine(artifact.load(store, version))
+    check_answers(engine)
+    return engine
 
 
 def check_answers(engine: Engine) -> None:

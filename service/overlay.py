@@ -1,20 +1,36 @@
-"""What has changed since the training, as this process knows it: users' recent events and retired items.
+"""What has changed since the training, as this process knows it: users' recent events, forgotten users, retired items.
 
 Stands between the engine, which knows one model, and the state in Redis, which may be slow or away. Then the answers
-go on from the model alone, and from what was known of retired items; whoever would write is told to come again.
-Knows nothing of HTTP.
+go on from the model alone, and from what was known of forgotten users and retired items; whoever would write is told
+to come again. Knows nothing of HTTP.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engine import Engine
+from service.recent import NOTHING, SinceTraining, since_training
 from shared.errors import UserError
-from shared.state import RecentEvents, RetiredItems, StateUnavailable, UserState
+from shared.state import RetiredItems, StateUnavailable, UserState, digest
+from shared.state.changes import Changes
 
 RETRY_SECONDS = 5
 """When to come again while there is no state at all."""
 
+Answer = TypeVar("Answer")
+
+_STOP_SECONDS = 0.2
+"""How soon :meth:`Overlay.stop` is heard."""
+_CLOCKS_APART = timedelta(minutes=5)
+"""How much the clocks of those who forget users may differ."""
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _log = logging.getLogger(__name__)
 
 
@@ -23,24 +39,37 @@ class Overlay:
 
     Attributes:
         retired: the items not to be recommended, as of the last look; the same object until they change.
+        weights: of the event types.
     """
 
     def __init__(
-        self, open_state: Callable[[], UserState], poll_seconds: float, on_change: Callable[[], None] = lambda: None
+        self,
+        open_state: Callable[[], UserState],
+        weights: Mapping[str, float],
+        poll_seconds: float,
+        on_change: Callable[[], None] = lambda: None,
+        on_call: Callable[[str, str, float], None] = lambda operation, outcome, seconds: None,
     ) -> None:
         """Open nothing yet; see :meth:`start`.
 
         Args:
             open_state: opens the state; it may fail, and is then tried again.
+            weights: of the event types, see :data:`shared.events.DEFAULT_WEIGHTS`.
             poll_seconds: how often changes are looked for besides those that Redis tells of.
             on_change: told when Redis says that something has changed: models, or items.
+            on_call: told of every call of a request to Redis: its name, ``ok`` or ``unavailable``, and its seconds.
         """
         self.retired = RetiredItems(frozenset(), None)
         self._open_state = open_state
+        self.weights = weights
         self._poll_seconds = poll_seconds
         self._on_change = on_change
+        self._on_call = on_call
         self._state: UserState | None = None
-        self._missing: str | None = "it is not open yet"
+        self._missing = "it is not open yet"
+        self._forgotten: dict[str, SinceTraining] = {}
+        self._looking = threading.Lock()
+        self._rows: tuple[Engine, RetiredItems, NDArray[np.int64]] | None = None
         self._stopping = threading.Event()
         self._follower: threading.Thread | None = None
 
@@ -52,31 +81,60 @@ class Overlay:
             return self._missing
         return None if state.available else "Redis does not answer"
 
-    @property
-    def state(self) -> UserState:
-        """The state, to write to.
+    def call(self, operation: str, work: Callable[[UserState], Answer]) -> Answer:
+        """Do something with the state, on behalf of a request.
 
         Raises:
-            StateUnavailable: there is none.
+            StateUnavailable: there is no state, or it does not answer.
         """
-        state = self._state
-        if state is None:
-            raise StateUnavailable(self._missing or "it is not open", RETRY_SECONDS)
-        return state
-
-    def recent(self, user_ids: Sequence[str]) -> list[RecentEvents] | None:
-        """What users did since the training, in one round trip; None where Redis does not say."""
+        state, started, outcome = self._state, time.perf_counter(), "unavailable"
         try:
-            return self.state.recent(user_ids)
+            if state is None:
+                raise StateUnavailable(self._missing, RETRY_SECONDS)
+            answer = work(state)
+            outcome = "ok"
+            return answer
+        finally:
+            self._on_call(operation, outcome, time.perf_counter() - started)
+
+    def since(self, user_ids: Sequence[str]) -> tuple[list[SinceTraining], bool]:
+        """What users did since the training, in one round trip, and whether that is all of it.
+
+        Where Redis does not answer it is not: then there is nothing but who was forgotten.
+        """
+        if not user_ids:
+            return [], True
+        try:
+            found = self.call("recent", lambda state: state.recent(user_ids))
         except StateUnavailable:
-            return None
+            return [self._forgotten.get(digest(user_id), NOTHING) for user_id in user_ids], False
+        return [since_training(recent, self.weights) for recent in found], True
+
+    def retired_rows(self, engine: Engine) -> NDArray[np.int64]:
+        """The rows of the retired items in an engine's tables, int64 [any], rising."""
+        known, retired = self._rows, self.retired
+        if known is None or known[0] is not engine or known[1] is not retired:
+            known = self._rows = (engine, retired, engine.rows(retired.item_ids))
+        return known[2]
+
+    def look(self) -> None:
+        """Open the state if need be, and read what has changed of retired items and forgotten users."""
+        with self._looking:
+            if self._state is None:
+                self._open()
+            if self._state is None:
+                return
+            try:
+                self._read(self._state)
+            except StateUnavailable as error:
+                _log.debug("retired items and forgotten users stay as they were known: %s", error)
 
     def start(self) -> None:
         """Open the state, and follow it from now on."""
         if self._follower is not None:
             return
         self._stopping = threading.Event()
-        self._look()
+        self.look()
         self._follower = threading.Thread(target=self._follow, args=(self._stopping,), name="overlay", daemon=True)
         self._follower.start()
 
@@ -92,20 +150,37 @@ class Overlay:
             self._state, self._missing = None, "it is closed"
 
     def _follow(self, stopping: threading.Event) -> None:
-        while not stopping.wait(self._poll_seconds):
-            self._look()
+        changes: Changes | None = None
+        while not stopping.is_set():
+            if changes is None and self._state is not None:
+                changes = self._state.changes()
+            if self._told(changes, stopping) and not stopping.is_set():
+                self._on_change()
+            self.look()
+        if changes is not None:
+            changes.close()
 
-    def _look(self) -> None:
-        """Open the state if need be, and read the retired items if they changed."""
-        if self._state is None:
-            self._open()
-        if self._state is None:
-            return
-        try:
-            if self._state.retired_version() != self.retired.version:
-                self.retired = self._state.retired()
-        except StateUnavailable as error:
-            _log.debug("retired items stay as they were known: %s", error)
+    def _told(self, changes: Changes | None, stopping: threading.Event) -> bool:
+        """Wait until Redis tells of a change, which is True, or until it is time to look anyway."""
+        deadline = time.monotonic() + self._poll_seconds
+        while not stopping.is_set() and (left := deadline - time.monotonic()) > 0:
+            if changes is None:
+                stopping.wait(left)
+                continue
+            try:
+                if changes.wait(min(left, _STOP_SECONDS)):
+                    return True
+            except Exception as error:  # whatever is wrong with hearing, looking goes on
+                _log.debug("announcements cannot be heard: %r", error)
+                changes = None
+        return False
+
+    def _read(self, state: UserState) -> None:
+        if state.retired_version() != self.retired.version:
+            self.retired = state.retired()
+        newest = max((each.forgotten_at for each in self._forgotten.values() if each.forgotten_at), default=_LONG_AGO)
+        for user, when in state.forgotten_after(newest - _CLOCKS_APART).items():
+            self._forgotten[user] = SinceTraining(forgotten_at=when)
 
     def _open(self) -> None:
         try:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from service.filters import Condition
+from service.recent import NOTHING, SinceTraining
 
 Strategy = Literal["personal", "history", "popular"]
 Reason = Literal["trained", "trained_and_new_events", "folded_in", "unknown_user", "no_events"]
@@ -24,6 +25,7 @@ class Query:
         diversity: 0 ranks by score, 1 by being unlike the items ranked before.
         weights: a factor by part of the user's vector; 1 for those not named.
         explain: whether items come with what their score is the sum of.
+        since: what the user did since the training.
     """
 
     user_id: str | None = None
@@ -35,6 +37,7 @@ class Query:
     diversity: float = 0.0
     weights: Mapping[str, float] = field(default_factory=dict)
     explain: bool = False
+    since: SinceTraining = NOTHING
 
 
 class UnknownPartError(LookupError):

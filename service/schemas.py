@@ -18,6 +18,7 @@ from pydantic import (
 
 from service.filters import Between, Condition, OneOf
 from service.queries import Query, Reason, Strategy
+from service.recent import NOTHING, SinceTraining
 from shared.events import Event
 
 DEFAULT_K = 20
@@ -59,7 +60,11 @@ class Selection(_Body):
     """Which items are wanted, and in which order."""
 
     k: int = Field(DEFAULT_K, ge=1, le=MAX_K, description="How many items are wanted.")
-    exclude_seen: bool = Field(True, description="Leave out what the user took in training, and the history.")
+    exclude_seen: bool = Field(
+        True,
+        description="Leave out what the user took in training and since, and the history. What the user hid or "
+        "disliked is left out in any case.",
+    )
     exclude_items: list[ItemId] = Field(
         default_factory=list, max_length=MAX_ITEMS, description="Further items to leave out."
     )
@@ -82,7 +87,7 @@ class Selection(_Body):
     )
     explain: bool = Field(False, description="Add to each item what its score is the sum of.")
 
-    def query(self, user_id: str | None, history: Sequence[str] = ()) -> Query:
+    def query(self, user_id: str | None, history: Sequence[str] = (), since: SinceTraining = NOTHING) -> Query:
         """Say to the engine what is wanted for one user."""
         return Query(
             user_id=user_id,
@@ -94,6 +99,7 @@ class Selection(_Body):
             diversity=self.diversity,
             weights=self.weights,
             explain=self.explain,
+            since=since,
         )
 
 
@@ -286,8 +292,12 @@ class RecommendResponse(BaseModel):
     )
     reason: Reason = Field(
         description="trained: the user was in the training. trained_and_new_events: and has taken more since. "
-        "folded_in: known by the history alone. unknown_user: no such user, no history. no_events: neither has an "
-        "item that the model knows."
+        "folded_in: known by the history or by recent events alone. unknown_user: no such user, no history, no event. "
+        "no_events: none of these has an item that the model knows."
+    )
+    degraded: bool = Field(
+        False,
+        description="Whether the user's recent events could not be read, so that the answer is the model's alone.",
     )
     user_id: str | None
     unknown_items: list[str] = Field(description="Items of the history that the model does not know, and ignored.")
@@ -317,12 +327,89 @@ class ItemResponse(BaseModel):
     metadata: dict[str, Any] | None
 
 
+class RecentEvent(BaseModel):
+    """What a user did with an item since the training, or shortly before."""
+
+    item_id: str
+    type: str
+    timestamp: datetime
+    weight: float | None
+
+
 class UserResponse(BaseModel):
-    """What the model knows of a user."""
+    """What is known of a user."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model_version": "20261122T231501Z-3fa9c1d2",
+                    "user_id": "u42",
+                    "trained": True,
+                    "items": ["i3", "i7"],
+                    "recent": [{"item_id": "i9", "type": "view", "timestamp": "2026-11-23T08:12:44Z", "weight": None}],
+                    "hidden": ["i11"],
+                }
+            ]
+        }
+    )
 
     model_version: str
     user_id: str
+    trained: bool = Field(description="Whether the model was trained with the user.")
     items: list[str] = Field(description="The items of the training interactions.")
+    recent: list[RecentEvent] = Field(description="The newest events, newest first; the training may have had them.")
+    hidden: list[str] = Field(description="The items that the user does not want to see.")
+
+
+class ForgottenResponse(BaseModel):
+    """That a user is forgotten, and since when."""
+
+    user_id: str
+    forgotten_at: datetime = Field(
+        description="No answer uses what is from before, and the next training leaves it out."
+    )
+
+
+class RetiredResponse(BaseModel):
+    """Whether an item is retired: in no answer, as long as it is not restored."""
+
+    item_id: str
+    retired: bool
+
+
+class ModelVersion(BaseModel):
+    """A version in the models folder. What cannot be read of it is null."""
+
+    version: str
+    current: bool = Field(description="Whether it is the one to serve.")
+    live: bool = Field(description="Whether it is the one that this process answers from.")
+    created: datetime | None
+    metrics: dict[str, float] | None
+    gate: dict[str, Any] | None = Field(description="The verdict of the nightly gate, if it went through it.")
+    users: int | None
+    items: int | None
+    bytes: int | None
+    damage: str | None = Field(description="What is wrong with it, as far as can be told without reading it whole.")
+
+
+class ModelsResponse(BaseModel):
+    """The versions in the models folder, oldest first."""
+
+    live: str | None = Field(description="The version that this process answers from.")
+    refused: str | None = Field(description="Why the current version is not live, if it is not.")
+    models: list[ModelVersion]
+
+
+class ActivationResponse(BaseModel):
+    """Which model answers now, and which did before; other processes follow within two seconds."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"live": "20261122T231501Z-3fa9c1d2", "before": "20261121T231455Z-0b1c4f57"}]}
+    )
+
+    live: str
+    before: str | None
 
 
 class ProbeResponse(BaseModel):

@@ -1,13 +1,16 @@
 """The routes: thin, over one engine; a router for each kind of thing that is asked for."""
 
-from service.routes import catalogue, console, events, health, pictures, recommendations, users
+from service.routes import admin, catalogue, console, events, health, pictures, recommendations, users
 
 ROUTERS = (
     recommendations.router,
     events.router,
     pictures.router,
     catalogue.router,
+    catalogue.changes,
     users.router,
+    users.changes,
+    admin.router,
     health.router,
     console.router,
 )

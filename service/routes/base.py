@@ -67,18 +67,34 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     503: {"model": Problem, "description": "No model is loaded."},
 }
 LOOK_UP_PROBLEMS: dict[int | str, dict[str, Any]] = {status: PROBLEMS[status] for status in (422, 503)}
+STATE_AWAY = "The user state is away; try again later."
 ITEM_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    404: {"model": Problem, "description": "The model knows no such item."},
+    404: {"model": Problem, "description": "The model knows no such item, or it is retired."},
     **LOOK_UP_PROBLEMS,
 }
+RETIREMENT_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "The model knows no such item."},
+    422: PROBLEMS[422],
+    503: {"model": Problem, "description": f"No model is loaded. {STATE_AWAY}"},
+}
 USER_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    404: {"model": Problem, "description": "The model knows no such user."},
-    **LOOK_UP_PROBLEMS,
+    404: {"model": Problem, "description": "There is no such user."},
+    422: PROBLEMS[422],
+    503: {"model": Problem, "description": f"No model is loaded. {STATE_AWAY}"},
+}
+FORGET_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    422: PROBLEMS[422],
+    503: {"model": Problem, "description": STATE_AWAY},
 }
 EVENT_PROBLEMS: dict[int | str, dict[str, Any]] = {
     **PROBLEMS,
     422: {"model": Problem, "description": "None of the events can be taken; each is named with what is wrong."},
-    503: {"model": Problem, "description": "The user state is away; send the same again later."},
+    503: {"model": Problem, "description": STATE_AWAY},
+}
+ADMIN_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "There is no such version."},
+    409: {"model": Problem, "description": "The version cannot be served; the live one stays."},
+    422: PROBLEMS[422],
 }
 
 
@@ -90,7 +106,7 @@ async def loaded_engine(request: Request) -> Engine:
     return engine
 
 
-def current_overlay(request: Request) -> Overlay:
+async def current_overlay(request: Request) -> Overlay:
     """Return what has changed since the training."""
     overlay: Overlay = request.app.state.overlay
     return overlay

@@ -1,25 +1,30 @@
-"""What the model knows of items, and which are alike."""
+"""What the model knows of items, which are alike, and which are not to be recommended any more."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from starlette.exceptions import HTTPException
 
 from service.access import requires
-from service.routes.base import ITEM_PROBLEMS, JsonRoute, LoadedEngine, known
-from service.schemas import DEFAULT_K, MAX_K, ItemResponse, RecommendedItem, SimilarResponse
+from service.overlay import Overlay
+from service.routes.base import ITEM_PROBLEMS, RETIREMENT_PROBLEMS, CurrentOverlay, LoadedEngine, known
+from service.schemas import DEFAULT_K, MAX_K, ItemResponse, RecommendedItem, RetiredResponse, SimilarResponse
 from shared.api_keys import Scope
 
-router = APIRouter(route_class=JsonRoute, dependencies=[requires(Scope.READ)])
+router = APIRouter(dependencies=[requires(Scope.READ)])
+changes = APIRouter(dependencies=[requires(Scope.ADMIN)])
 
 
 @router.get("/items/{item_id:path}/similar", operation_id="similar_items", responses=ITEM_PROBLEMS)
 def similar(
     item_id: str,
     engine: LoadedEngine,
+    overlay: CurrentOverlay,
     k: Annotated[int, Query(ge=1, le=MAX_K)] = DEFAULT_K,
 ) -> SimilarResponse:
     """The items most like one, by the cosine of the student's embeddings."""
-    items = known(lambda: engine.similar(item_id, k), "item")
+    _refuse_retired(overlay, item_id)
+    items = known(lambda: engine.similar(item_id, k, overlay.retired_rows(engine)), "item")
     return SimilarResponse(
         model_version=engine.artifact.manifest.version,
         item_id=item_id,
@@ -27,9 +32,19 @@ def similar(
     )
 
 
+@changes.post("/items/{item_id:path}:restore", operation_id="restore_item", responses=RETIREMENT_PROBLEMS)
+def restore(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay) -> RetiredResponse:
+    """Take a retirement back; of an item that is not retired, nothing changes."""
+    known(lambda: engine.item(item_id), "item")
+    overlay.call("restore", lambda state: state.restore_items([item_id]))
+    overlay.look()
+    return RetiredResponse(item_id=item_id, retired=False)
+
+
 @router.get("/items/{item_id:path}", operation_id="item", responses=ITEM_PROBLEMS)
-def item(item_id: str, engine: LoadedEngine) -> ItemResponse:
+def item(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay) -> ItemResponse:
     """What the model knows of an item."""
+    _refuse_retired(overlay, item_id)
     found = known(lambda: engine.item(item_id), "item")
     return ItemResponse(
         model_version=engine.artifact.manifest.version,
@@ -37,3 +52,20 @@ def item(item_id: str, engine: LoadedEngine) -> ItemResponse:
         popularity=found.popularity,
         metadata=found.metadata,
     )
+
+
+@changes.delete("/items/{item_id:path}", operation_id="retire_item", responses=RETIREMENT_PROBLEMS)
+def retire(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay) -> RetiredResponse:
+    """Retire an item: it is in no answer from now on, whichever model is live, until it is restored.
+
+    Other processes follow within two seconds. Retiring an item twice is retiring it once.
+    """
+    known(lambda: engine.item(item_id), "item")
+    overlay.call("retire", lambda state: state.retire_items([item_id]))
+    overlay.look()
+    return RetiredResponse(item_id=item_id, retired=True)
+
+
+def _refuse_retired(overlay: Overlay, item_id: str) -> None:
+    if item_id in overlay.retired.item_ids:
+        raise HTTPException(404, "The item is retired.")

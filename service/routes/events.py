@@ -25,10 +25,10 @@ def record_events(batch: Events, request: Request, overlay: CurrentOverlay) -> E
     and the next answers to the user take it into account.
     """
     metrics: Metrics = request.app.state.metrics
-    rows = events.sort_out(batch, request.app.state.event_weights)
+    rows = events.sort_out(batch, overlay.weights)
     if rows.rejected:
         metrics.event(_ANY_TYPE, "rejected", len(rows.rejected))
     if not rows.good:
         errors = [FieldProblem(pointer=row.pointer, detail=row.detail) for row in rows.rejected]
         return problems.problem(request, 422, "None of the events can be taken.", errors=errors)
-    return events.record(overlay.state, rows, metrics.event)
+    return events.record(overlay, rows, metrics.event)

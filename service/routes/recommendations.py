@@ -3,15 +3,17 @@
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
+from numpy.typing import NDArray
 
 from service import queries
 from service.access import requires
 from service.engine import Engine
 from service.filters import UnknownAttributeError
 from service.metrics import Metrics
-from service.routes.base import PROBLEMS, JsonRoute, LoadedEngine
+from service.routes.base import PROBLEMS, CurrentOverlay, JsonRoute, LoadedEngine
 from service.schemas import BatchRequest, BatchResponse, RecommendedItem, RecommendRequest, RecommendResponse
 from shared.api_keys import Scope
 
@@ -22,28 +24,42 @@ router = APIRouter(route_class=JsonRoute, dependencies=[requires(Scope.READ)])
 
 @router.post("/recommend", operation_id="recommend", responses=PROBLEMS)
 @router.post("/v1/recommend", operation_id="recommend_v1", responses=PROBLEMS)
-def recommend(wanted: RecommendRequest, engine: LoadedEngine, request: Request) -> RecommendResponse:
+def recommend(
+    wanted: RecommendRequest, engine: LoadedEngine, overlay: CurrentOverlay, request: Request
+) -> RecommendResponse:
     """Recommend items to a user, or to an anonymous visitor by what they have taken.
 
-    Whoever has taken something gets the items that suit them best, by default without those they already had.
+    Whoever has taken something, in the training or by an event since, gets the items that suit them best, by default
+    without those they already had, and never those that they hid or disliked.
     Anybody else gets the most popular items, with `"strategy": "popular"`.
     """
-    answer = _answer(engine, wanted.query(wanted.user_id, wanted.history), request)
+    since, complete = overlay.since([] if wanted.user_id is None else [wanted.user_id])
+    query = wanted.query(wanted.user_id, wanted.history, *since)
+    answer = _answer(engine, query, overlay.retired_rows(engine), complete, request)
     request.state.recommendation_id = answer.recommendation_id
     return answer
 
 
 @router.post("/recommend:batch", operation_id="recommend_batch", responses=PROBLEMS)
 @router.post("/v1/recommend:batch", operation_id="recommend_batch_v1", responses=PROBLEMS)
-def recommend_batch(wanted: BatchRequest, engine: LoadedEngine, request: Request) -> BatchResponse:
+def recommend_batch(
+    wanted: BatchRequest, engine: LoadedEngine, overlay: CurrentOverlay, request: Request
+) -> BatchResponse:
     """Recommend items to many users at once; all answers are from the same model."""
-    answers = [_answer(engine, wanted.query(user_id), request) for user_id in wanted.user_ids]
+    since, complete = overlay.since(wanted.user_ids)
+    retired = overlay.retired_rows(engine)
+    answers = [
+        _answer(engine, wanted.query(user_id, (), known), retired, complete, request)
+        for user_id, known in zip(wanted.user_ids, since, strict=True)
+    ]
     return BatchResponse(recommendations=answers)
 
 
-def _answer(engine: Engine, query: queries.Query, request: Request) -> RecommendResponse:
+def _answer(
+    engine: Engine, query: queries.Query, retired: NDArray[np.int64], complete: bool, request: Request
+) -> RecommendResponse:
     try:
-        recommendation = engine.recommend(query)
+        recommendation = engine.recommend(query, retired)
     except UnknownAttributeError as error:
         raise RequestValidationError([_unknown("filter", "attribute", error)]) from None
     except queries.UnknownPartError as error:
@@ -55,6 +71,7 @@ def _answer(engine: Engine, query: queries.Query, request: Request) -> Recommend
         model_version=engine.artifact.manifest.version,
         strategy=recommendation.strategy,
         reason=recommendation.reason,
+        degraded=not complete,
         user_id=query.user_id,
         unknown_items=recommendation.unknown_items,
         items=[RecommendedItem.model_validate(item, from_attributes=True) for item in recommendation.items],

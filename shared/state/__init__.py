@@ -7,7 +7,7 @@ The same code runs against a server of one's own and against one embedded in a f
 from shared.state.breaker import StateUnavailable
 from shared.state.live_items import Encoded, LiveItem, LiveItems, LiveItemsFull
 from shared.state.opening import check_url, open_state
-from shared.state.store import RecentEvent, RecentEvents, Recorded, RetiredItems, UserState
+from shared.state.store import RecentEvent, RecentEvents, Recorded, RetiredItems, UserState, digest
 
 __all__ = [
     "Encoded",
@@ -21,5 +21,6 @@ __all__ = [
     "StateUnavailable",
     "UserState",
     "check_url",
+    "digest",
     "open_state",
 ]

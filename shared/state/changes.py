@@ -31,7 +31,7 @@ class Changes:
                 self._subscribe()
                 return True
             return self._subscription.get_message(ignore_subscribe_messages=True, timeout=seconds) is not None
-        except (redis.RedisError, OSError):
+        except BaseException:
             self.close()
             raise
 

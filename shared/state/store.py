@@ -7,6 +7,7 @@ key                                     value                                   
 ``mts4mm:hidden:<digest of user id>``   sorted set of items, the ``MOST_HIDDEN`` last hidden      ``HIDDEN_TTL``
 ``mts4mm:event:<digest of event id>``   empty: the event has been counted                         ``EVENT_TTL``
 ``mts4mm:forgotten:<digest of user>``   when the user was forgotten, and the user id              ``TOMBSTONE_TTL``
+``mts4mm:forgotten``                    sorted set of digests of users, by when                   ``TOMBSTONE_TTL``
 ``mts4mm:arrivals``                     counts events, for the order among equal timestamps       ``STATE_TTL``
 ``mts4mm:events``                       stream of all events counted, ``MOST_LOGGED`` at most     the nightly job
 ``mts4mm:retired``                      set of item ids; at most the items there ever were        ever
@@ -67,6 +68,7 @@ an older model. A year does, and bounds what is kept of somebody who asked to be
 """
 
 _RECENT, _HIDDEN, _EVENT, _FORGOTTEN = "mts4mm:recent:", "mts4mm:hidden:", "mts4mm:event:", "mts4mm:forgotten:"
+_FORGOTTEN_LAST = "mts4mm:forgotten"
 _ARRIVALS, _RETIRED, _RETIRED_VERSION = "mts4mm:arrivals", "mts4mm:retired", "mts4mm:retired:version"
 _SCAN_COUNT = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -222,8 +224,8 @@ class UserState:
         args: list[int | str] = [MOST_RECENT, _seconds(STATE_TTL), _seconds(EVENT_TTL)]
         args += [MOST_HIDDEN, _seconds(HIDDEN_TTL), MOST_LOGGED]
         for event in events:
-            user = _digest(event.user_id)
-            keys += [_EVENT + _digest(event.event_id), _RECENT + user, _HIDDEN + user, _FORGOTTEN + user]
+            user = digest(event.user_id)
+            keys += [_EVENT + digest(event.event_id), _RECENT + user, _HIDDEN + user, _FORGOTTEN + user]
             microseconds = _microseconds(event.timestamp)
             payload = _compact([event.item_id, event.type, microseconds, event.weight])
             args += [microseconds, payload, encode(event), _compact(event.item_id), self._effect(event.type)]
@@ -234,8 +236,8 @@ class UserState:
         """Return what is known of users, in the order asked for; of an unknown one, nothing."""
         if not user_ids:
             return []
-        digests = [_digest(user_id) for user_id in user_ids]
-        keys = [prefix + digest for digest in digests for prefix in (_RECENT, _HIDDEN, _FORGOTTEN)]
+        digests = [digest(user_id) for user_id in user_ids]
+        keys = [prefix + user for user in digests for prefix in (_RECENT, _HIDDEN, _FORGOTTEN)]
         answers: list[Any] = self._call(lambda: self._read(keys))
         return [
             RecentEvents(_events(events), None if tombstone is None else _tombstone(tombstone)[1], _hidden(hidden))
@@ -249,10 +251,13 @@ class UserState:
             The time: what the user did up to then, a model has to be newer to have left out.
         """
         now = datetime.now(UTC)
-        digest = _digest(user_id)
+        key = digest(user_id)
         pipeline = self._client.pipeline(transaction=True)
-        pipeline.delete(_RECENT + digest, _HIDDEN + digest)
-        pipeline.set(_FORGOTTEN + digest, b"%d %s" % (_microseconds(now), _bytes(user_id)), ex=TOMBSTONE_TTL)
+        pipeline.delete(_RECENT + key, _HIDDEN + key)
+        pipeline.set(_FORGOTTEN + key, b"%d %s" % (_microseconds(now), _bytes(user_id)), ex=TOMBSTONE_TTL)
+        pipeline.zadd(_FORGOTTEN_LAST, {key: _microseconds(now)})
+        pipeline.zremrangebyscore(_FORGOTTEN_LAST, "-inf", _microseconds(now - TOMBSTONE_TTL))
+        pipeline.expire(_FORGOTTEN_LAST, TOMBSTONE_TTL)
         self._call(pipeline.execute)
         return now
 
@@ -267,6 +272,18 @@ class UserState:
         while cursor != 0:
             cursor, keys = self._scan(cursor)
             yield from self._tombstones(keys)
+
+    def forgotten_after(self, moment: datetime) -> dict[str, datetime]:
+        """When users were forgotten, by the :func:`digest` of their ids, if it was after ``moment``.
+
+        Of one round trip, for who asks often; ids are not told, and a year's users take some 100 bytes each.
+        """
+        found: Any = self._call(
+            lambda: self._client.zrange(
+                _FORGOTTEN_LAST, f"({_microseconds(moment)}", "+inf", byscore=True, withscores=True
+            )
+        )
+        return {key.decode(): _EPOCH + timedelta(microseconds=int(score)) for key, score in found}
 
     def retire_items(self, item_ids: Iterable[str]) -> None:
         """Mark items as not to be recommended any more. Retiring one twice is retiring it once."""
@@ -352,7 +369,8 @@ def _text(stored: bytes) -> str:
     return stored.decode("utf-8", "surrogatepass")
 
 
-def _digest(id_: str) -> str:
+def digest(id_: str) -> str:
+    """What stands for an id in keys, see above."""
     return blake2b(_bytes(id_), digest_size=20).hexdigest()
 
 

@@ -1,6 +1,6 @@
 """A small shop, published and served in this process."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ TEXT_PART = USER_EMBEDDINGS * np.array([[0.25], [0.5], [0.5], [0.0]], np.float32
 USER_PARTS = {"id": USER_EMBEDDINGS - TEXT_PART, "text": TEXT_PART}
 
 
-def publish(store: Path) -> str:
+def publish(store: Path, attachments: Mapping[str, bytes] | None = None) -> str:
     """Publish the small shop; returns the version."""
     seen = list(SEEN.values())
     model = StudentModel(
@@ -38,6 +38,7 @@ def publish(store: Path) -> str:
         train_indices=np.array([item for items in seen for item in items]),
         items=[{"title": title} for title in TITLES],
         user_parts=USER_PARTS,
+        attachments=attachments or {},
     )
     dataset = DatasetInfo(
         name="shop", fingerprint="f", users=4, items=6, interactions=20, split=Split(kind="random", seed=1)

@@ -54,6 +54,7 @@ def test_a_known_user_gets_a_personal_answer(client: TestClient, store: Path) ->
         "strategy": "personal",
         "reason": "trained",
         "user_id": "ann",
+        "degraded": False,
         "unknown_items": [],
         "items": [
             {"item_id": "hat", "score": 3.0, "rank": 1, "metadata": {"title": "Blue hat"}, "explanation": None},
@@ -108,13 +109,20 @@ def test_items_and_users_are_looked_up(client: TestClient, store: Path) -> None:
         "popularity": 2,
         "metadata": {"title": "Answer"},
     }
-    assert client.get("/users/ann").json() == {"model_version": version, "user_id": "ann", "items": ["mug", "lamp"]}
+    assert client.get("/users/ann").json() == {
+        "model_version": version,
+        "user_id": "ann",
+        "trained": True,
+        "items": ["mug", "lamp"],
+        "recent": [],
+        "hidden": [],
+    }
     similar = client.get("/items/mug/similar", params={"k": 2}).json()
     assert [item["rank"] for item in similar["items"]] == [1, 2]
     assert "mug" not in {item["item_id"] for item in similar["items"]}
     assert problem(client.get("/items/a%2Fb"), 404)["detail"] == "The model knows no such item."
     assert problem(client.get("/items/nonsense/similar"), 404)
-    assert problem(client.get("/users/nobody"), 404)["detail"] == "The model knows no such user."
+    assert problem(client.get("/users/nobody"), 404)["detail"] == "There is no such user."
     assert problem(client.get("/items/mug/similar", params={"k": 0}), 422)["errors"][0]["pointer"] == "#/k"
 
 

@@ -1,16 +1,22 @@
 """The engine: who gets a personal ranking, who gets the popular items, and what is in it."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from service import engine as engine_module
 from service.engine import Engine
 from service.filters import OneOf, UnknownAttributeError
-from service.queries import KnownItem, KnownUser, Query, UnknownPartError
+from service.queries import KnownItem, KnownUser, Query, Recommendation, UnknownPartError
+from service.recent import SinceTraining
 from shared import artifact
-from tests.unit.service.conftest import ITEM_EMBEDDINGS, ITEM_IDS, USER_EMBEDDINGS, USER_PARTS
+from shared.errors import UserError
+from shared.forgotten import ATTACHMENT, attachment
+from tests.unit.service.conftest import ITEM_EMBEDDINGS, ITEM_IDS, USER_EMBEDDINGS, USER_PARTS, publish
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +71,114 @@ def test_items_come_with_their_metadata(engine: Engine) -> None:
         {"title": "Blue hat"},
         {"title": "Sock"},
     ]
+
+
+# Retired items
+
+
+@pytest.mark.parametrize("most_excluded", [0, 1000], ids=["masked", "searched past"])
+def test_retired_items_are_in_no_answer(engine: Engine, monkeypatch: pytest.MonkeyPatch, most_excluded: int) -> None:
+    monkeypatch.setattr(engine_module, "_MOST_EXCLUDED", most_excluded)
+    retired = engine.rows(["hat", "mug", "nonsense"])
+
+    def items(query: Query) -> list[str]:
+        return [item.item_id for item in engine.recommend(query, retired).items]
+
+    assert items(Query("ann")) == ["sock", "42", "pen"]
+    assert items(Query("ann", exclude_seen=False, k=2)) == ["lamp", "sock"]
+    assert items(Query("nobody", k=2)) == ["lamp", "pen"]
+    assert items(Query("ann", filter={"title": OneOf(["Sock", "Red mug"])})) == ["sock"]
+    assert items(Query("nobody", filter={"title": OneOf(["Sock", "Red mug"])})) == ["sock"]
+    assert {item.item_id for item in engine.similar("sock", 6, retired)} == {"lamp", "pen", "42"}
+    assert engine.recommend(Query("ann"), engine.rows(ITEM_IDS)).items == []
+    assert engine.recommend(Query("nobody"), engine.rows(ITEM_IDS)).items == []
+    assert engine.similar("sock", 3, engine.rows(ITEM_IDS)) == []
+
+
+# What users did since the training
+
+
+def since(engine: Engine, user_id: str | None, **known: Any) -> Recommendation:
+    return engine.recommend(Query(user_id, since=SinceTraining(**known)))
+
+
+def test_recent_events_are_taken_as_a_history_is(engine: Engine) -> None:
+    for user_id in ("ann", "007", "nobody"):
+        told = engine.recommend(Query(user_id, history=["pen", "42"]))
+        known = since(engine, user_id, taken={"pen": 1.0, "42": 1.0, "not in the model": 1.0})
+        assert known == told
+        assert known.reason == ("trained_and_new_events" if user_id == "ann" else "folded_in")
+        assert {"pen", "42"}.isdisjoint(item.item_id for item in known.items)
+
+
+def test_an_event_on_an_item_of_the_training_counts_once(engine: Engine) -> None:
+    again = since(engine, "ann", taken={"mug": 1.0, "lamp": 0.3})
+
+    assert again == engine.recommend(Query("ann"))
+    assert again.reason == "trained"
+
+
+def test_an_item_counts_as_much_as_its_strength(engine: Engine) -> None:
+    """By hand: the profile is the weighted mean of Eq. 13, with the strengths' sum for the number of items."""
+    popularity = {"mug": 3, "lamp": 3, "pen": 2, "42": 2}
+    strengths = {"mug": 1.0, "lamp": 1.0, "pen": 0.3, "42": 0.5}
+
+    def folded(items: dict[str, float]) -> np.ndarray:
+        total = np.zeros(2)
+        for item_id, strength in items.items():
+            total += strength * ITEM_EMBEDDINGS[ITEM_IDS.index(item_id)] / popularity[item_id] ** 0.25
+        return np.asarray(total / sum(items.values()) ** 0.5 @ engine.artifact.fold_in)
+
+    new = {"pen": 0.3, "42": 0.5}
+    moved = USER_EMBEDDINGS[0] + folded(strengths) - folded({"mug": 1.0, "lamp": 1.0})
+    for user_id, vector in (("ann", moved), ("nobody", folded(new))):
+        for query in (Query(user_id), Query(user_id, explain=True)):
+            answered = engine.recommend(replace(query, since=SinceTraining(taken=new)))
+            for item in answered.items:
+                expected = ITEM_EMBEDDINGS[ITEM_IDS.index(item.item_id)] @ vector
+                assert item.score == pytest.approx(expected, rel=1e-4, abs=1e-4)
+                if item.explanation:
+                    assert sum(part.score for part in item.explanation) == pytest.approx(item.score, abs=1e-4)
+
+
+def test_seen_items_are_left_out_unless_they_are_wanted_and_hidden_ones_in_any_case(engine: Engine) -> None:
+    known = SinceTraining(seen=["hat"], hidden=["sock", "gone"])
+
+    assert [item.item_id for item in engine.recommend(Query("ann", since=known)).items] == ["42", "pen"]
+    everything = engine.recommend(Query("ann", since=known, exclude_seen=False)).items
+    assert {item.item_id for item in everything} == {"mug", "hat", "pen", "42", "lamp"}
+    stranger = engine.recommend(Query("nobody", since=known))
+    assert (stranger.strategy, stranger.reason) == ("popular", "unknown_user")
+    assert [item.item_id for item in stranger.items] == ["mug", "lamp", "pen", "42"]
+
+
+def test_a_forgotten_user_is_unknown_to_a_model_that_does_not_say_it_left_the_user_out(engine: Engine) -> None:
+    forgotten = SinceTraining(forgotten_at=datetime(2020, 1, 1, tzinfo=UTC))
+
+    assert engine.recommend(Query("ann", since=forgotten)) == engine.recommend(Query("nobody"))
+    assert engine.user("ann", forgotten) is None
+    back = replace(forgotten, taken={"pen": 1.0})
+    assert engine.recommend(Query("ann", since=back)) == engine.recommend(Query("nobody", history=["pen"]))
+
+
+def test_a_model_that_left_out_who_was_forgotten_may_use_what_came_after(tmp_path: Path) -> None:
+    until = datetime(2026, 1, 1, tzinfo=UTC)
+    publish(tmp_path, {ATTACHMENT: attachment(until)})
+    engine = Engine(artifact.load(tmp_path))
+
+    def reason(forgotten_at: datetime) -> str:
+        return since(engine, "ann", forgotten_at=forgotten_at).reason
+
+    assert reason(until) == "trained"
+    assert reason(until + timedelta(microseconds=1)) == "unknown_user"
+
+
+@pytest.mark.parametrize("content", [b"{}", b"no", b'{"until": 7}', b'{"until": "2026-01-01T00:00:00"}'])
+def test_a_model_that_garbles_who_was_forgotten_is_refused(tmp_path: Path, content: bytes) -> None:
+    publish(tmp_path, {ATTACHMENT: content})
+
+    with pytest.raises(UserError, match=r"forgotten\.json"):
+        Engine(artifact.load(tmp_path))
 
 
 # What is taken since the training
@@ -223,6 +337,7 @@ def test_items_and_users_are_looked_up(engine: Engine) -> None:
     assert engine.item("lamp") == KnownItem("lamp", 3, {"title": "Lamp"})
     assert engine.user("ann") == KnownUser("ann", ["mug", "lamp"])
     assert engine.user("007") == KnownUser("007", [])
-    for look_up in (engine.item, engine.user, lambda item_id: engine.similar(item_id, 3)):
+    assert engine.user("nonsense") is None
+    for look_up in (engine.item, lambda item_id: engine.similar(item_id, 3)):
         with pytest.raises(KeyError):
             look_up("nonsense")

@@ -26,7 +26,7 @@ def event(**fields: Any) -> dict[str, Any]:
 
 
 def recent(client: TestClient, user_id: str) -> list[str]:
-    (known,) = client.app.state.overlay.state.recent([user_id])  # type: ignore[attr-defined]
+    (known,) = client.app.state.overlay._state.recent([user_id])  # type: ignore[attr-defined]
     return [kept.item_id for kept in known.events]
 
 
@@ -108,7 +108,7 @@ def test_a_batch_as_large_as_may_be_is_taken_within_the_body_limit(client: TestC
 
 
 def test_events_from_before_a_user_was_forgotten_are_refused(client: TestClient) -> None:
-    state = client.app.state.overlay.state  # type: ignore[attr-defined]
+    state = client.app.state.overlay._state  # type: ignore[attr-defined]
     when = state.forget("eve")
     rows = [
         event(user_id="eve", timestamp=when.isoformat()),
@@ -130,7 +130,7 @@ def test_the_log_has_the_event_as_it_was_sent(client: TestClient) -> None:
     sent = event(value=12.5, weight=2, recommendation_id="r", type="purchase")
     client.post("/events", json=sent)
 
-    entries: Any = client.app.state.overlay.state._client.xrevrange(EVENT_STREAM, count=1)  # type: ignore[attr-defined]
+    entries: Any = client.app.state.overlay._state._client.xrevrange(EVENT_STREAM, count=1)  # type: ignore[attr-defined]
     assert decode(entries[0][1][b"e"]) == Event.model_validate(sent)
 
 
