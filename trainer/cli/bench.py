@@ -10,8 +10,10 @@ from typing import Annotated
 
 import typer
 
+from shared.errors import UserError
 from trainer.cli import bench_train, output
 from trainer.cli.data import make_shop_with_progress
+from trainer.cli.encoders import FIT_EPOCHS
 
 app = typer.Typer(help="Measure; every figure in the documents comes from one of these.", no_args_is_help=True)
 
@@ -87,6 +89,53 @@ def propagation(
         ("product", "ms", "x ours"),
         rows,
     )
+
+
+@app.command()
+def encoders(
+    dataset: Annotated[
+        Path, typer.Argument(help="Dataset directory whose words are encoded already.", show_default=False)
+    ],
+    column: Annotated[str, typer.Option(help="What neighbours should share, split at '|'.", show_default=False)],
+    held_out: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of the items that are judged; 0: all, learned from.")
+    ] = 0.2,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the fitted network.")] = FIT_EPOCHS,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw and the network.")] = 0,
+    json_: output.JsonOption = False,
+) -> None:
+    """Whether near pictures share more by a fitted network than by colours, on items it did not learn from."""
+    from trainer.cli.encoders import read_pictures_and_words
+    from trainer.encoders.sources import read_items
+    from trainer.measurement.encoders import compare_encoders
+
+    items = read_items(dataset)
+    (found,) = items.columns([column]) or [""]
+    if not found:
+        raise UserError(f"{dataset}: the items table has no column {column}")
+    values = [frozenset(part for part in str(record.get(found) or "").split("|") if part) for record in items.records]
+    pixels, words = read_pictures_and_words(dataset, ["image"])
+    started = time.perf_counter()
+    with output.progress_bars() as bars:
+        task = bars.add_task("fitting the network", total=1, note="")
+        comparison = compare_encoders(
+            pixels,
+            words,
+            values,
+            held_out=held_out,
+            seed=seed,
+            epochs=epochs,
+            progress=lambda done, total: bars.update(task, completed=done, total=total),
+        )
+    seconds = time.perf_counter() - started
+    if json_:
+        output.print_json({**asdict(comparison), "seconds": seconds})
+        return
+    rows = [(name, f"{each.any_shared:.4f}", f"{each.jaccard:.4f}") for name, each in comparison.sharing.items()]
+    title = (
+        f"10 nearest of {comparison.judged} items; the network learned from {comparison.learned_from}, {seconds:.0f} s"
+    )
+    output.print_table(title, ("neighbours by", f"share a value of {found}", "mean Jaccard"), rows)
 
 
 @app.command("fold-in")

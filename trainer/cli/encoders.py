@@ -16,13 +16,19 @@ from shared.errors import UsageError, UserError
 from trainer.cli import output
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from trainer.encoders.encode import Outcome, Progress
 
 FAULTS_SHOWN = 20
+FIT_EPOCHS = 5
 
 app = typer.Typer(help="The networks that turn words and pictures into features.", no_args_is_help=True)
 add_app = typer.Typer(help="Add an encoder to the store.", no_args_is_help=True)
+fit_app = typer.Typer(help="Make an encoder of a catalogue's own.", no_args_is_help=True)
 app.add_typer(add_app, name="add")
+app.add_typer(fit_app, name="fit")
 
 
 class Kind(StrEnum):
@@ -203,6 +209,64 @@ def add_image(
             raise UsageError(f"{preprocessing}: cannot be read ({error})") from error
     add_image_network(where, called, file, settings)
     _print_added(where, "image", called, as_json=json_)
+
+
+@fit_app.command("image")
+def fit_image(
+    directory: Annotated[
+        Path, typer.Argument(help="Dataset directory whose words are encoded already.", show_default=False)
+    ],
+    name: Annotated[str | None, typer.Option(help="In the store.", show_default="the directory's name")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Times that each picture is looked at.")] = FIT_EPOCHS,
+    seed: Annotated[int, typer.Option(min=0, help="Of the network and its views of the pictures.")] = 0,
+    image_columns: Annotated[str, typer.Option(help="Columns of picture paths; the first that is set.")] = "image",
+    store: StoreOption = None,
+    json_: output.JsonOption = False,
+) -> None:
+    """Train a small network over pictures on a catalogue's own, against the vectors of its words.
+
+    For catalogues whose owner has no network; 'mts4mm bench encoders' tells whether it is worth it.
+    """
+    from trainer.encoders.fit import fit_network, learnable, store_fitted
+    from trainer.encoders.store import default_store, encoder_place
+
+    where, called = store or default_store(), name or directory.resolve().name.lower()
+    if encoder_place(where, "image", called).exists():
+        raise UserError(f"there is an image encoder {called} already; remove it first, or choose another --name")
+    pixels, words = read_pictures_and_words(directory, image_columns.split(","))
+    with _shown_progress("fitting the network") as progress:
+        fitted = fit_network(learnable(pixels, words), seed, epochs, progress)
+    store_fitted(fitted, where, called)
+    _print_added(where, "image", called, as_json=json_)
+
+
+def read_pictures_and_words(directory: Path, columns: list[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Pixels (items, 3, side, side) behind a progress bar, and text features (items, any), NaN where there is none.
+
+    Raises:
+        UserError: the items have no pictures, or their words are not encoded yet.
+    """
+    import numpy as np
+
+    from trainer.encoders.features_manifest import features_path
+    from trainer.encoders.fit import read_pixels
+    from trainer.encoders.sources import PictureSource, read_items
+
+    items = read_items(directory)
+    found = items.columns(columns)
+    if not found:
+        raise UserError(
+            f"{directory}: the items table has no column {' or '.join(columns)} with pictures to learn from"
+        )
+    path = features_path(directory, "text")
+    if not path.exists():
+        raise UserError(f"{path}: is missing; encode the words first: mts4mm encode {directory} --only text")
+    words = np.load(path, allow_pickle=False).astype(np.float32)
+    if words.ndim != 2 or len(words) != len(items.ids):
+        raise UserError(f"{path}: has not one row an item; encode again: mts4mm encode {directory} --only text")
+    with _shown_progress("reading pictures") as progress:
+        pixels = read_pixels(PictureSource(items, found), len(items.ids), progress)
+    return pixels, words
 
 
 @app.command("list")

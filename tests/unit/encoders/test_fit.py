@@ -1,0 +1,96 @@
+"""A network fitted to a catalogue whose pictures show what its words say."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from shared.encoders import open_encoder
+from shared.errors import UserError
+from trainer.encoders.fit import SETTINGS, fit_network, learnable, read_pixels, store_fitted, vectors_of
+from trainer.encoders.sources import Items, PictureSource
+from trainer.measurement.encoders import colour_histograms, compare_encoders
+
+ITEMS = 160
+
+
+def drawing(row: int) -> Image.Image:
+    """A bar across or along, anywhere, in any colours: only its direction is what the words tell."""
+    generator = np.random.default_rng(row)
+    ground, ink = (tuple(map(int, generator.integers(0, 256, 3))) for _ in range(2))
+    image = Image.new("RGB", (64, 64), ground)
+    start = int(generator.integers(0, 44))
+    box = (0, start, 64, start + 20) if row % 2 else (start, 0, start + 20, 64)
+    ImageDraw.Draw(image).rectangle(box, fill=ink)
+    return image
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> PictureSource:
+    folder = tmp_path_factory.mktemp("drawn")
+    records = []
+    for row in range(ITEMS):
+        drawing(row).save(folder / f"{row}.png")
+        records.append({"item_id": str(row), "image": f"{row}.png"})
+    (folder / "3.png").write_bytes(b"no picture")
+    records[5]["image"] = ""
+    return PictureSource(Items(folder, records), ["image"])
+
+
+def words() -> np.ndarray:
+    vectors = np.random.default_rng(0).normal(0, 0.1, (ITEMS, 12)).astype(np.float32)
+    vectors[:, 0] += np.arange(ITEMS) % 2
+    vectors[7] = np.nan
+    return vectors
+
+
+def test_what_cannot_be_read_is_not_learned_from(drawn: PictureSource) -> None:
+    pixels = read_pixels(drawn, ITEMS)
+    missing = np.flatnonzero(np.isnan(pixels).all(axis=(1, 2, 3)))
+    assert missing.tolist() == [3, 5]
+    pictures = learnable(pixels, words())
+    assert len(pictures.pixels) == ITEMS - 2
+    assert int(pictures.has_words.sum()) == ITEMS - 3
+    with pytest.raises(UserError, match="63 items have both"):
+        learnable(pixels[:65], np.nan_to_num(words()[:65]) + 1)
+
+
+@pytest.mark.slow
+def test_a_fitted_network_sees_what_the_words_say_and_colours_do_not(drawn: PictureSource) -> None:
+    pixels = read_pixels(drawn, ITEMS)
+    values = [frozenset(("across",) if row % 2 else ("along",)) for row in range(ITEMS)]
+    comparison = compare_encoders(pixels, words(), values, held_out=0.3, seed=0, epochs=30)
+    assert (comparison.judged, comparison.learned_from) == (47, 111)
+    shared = {name: each.any_shared for name, each in comparison.sharing.items()}
+    assert shared["chance"] == pytest.approx(0.5, abs=0.05)
+    assert shared["fitted network"] > 0.65
+    assert shared["fitted network"] > shared["colour histogram"] + 0.1
+    assert shared["fitted network"] > shared["untrained network"]
+
+
+def test_the_same_seed_gives_the_same_network_and_its_export_the_same_vectors(
+    drawn: PictureSource, tmp_path: Path
+) -> None:
+    pictures = learnable(read_pixels(drawn, ITEMS), words())
+    before = torch.random.get_rng_state()
+    fitted, again = (fit_network(pictures, 1, 1) for _ in range(2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    expected = vectors_of(fitted, pictures.pixels[:4])
+    np.testing.assert_array_equal(expected, vectors_of(again, pictures.pixels[:4]))
+    encoder = open_encoder(store_fitted(fitted, tmp_path, "drawn"))
+    assert encoder.spec.model_dump().items() >= {**SETTINGS, "normalise": True}.items()
+    vectors = encoder.encode([(drawn._items.directory / f"{row}.png").read_bytes() for row in (0, 1, 2, 4)])
+    unit = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors, unit, atol=1e-5)
+
+
+def test_a_histogram_counts_the_shares_of_colours() -> None:
+    pixels = np.zeros((2, 3, 4, 4), np.float32)
+    pixels[1, :, :, :1] = 1
+    pixels[1, 0, :, 1:2] = 1
+    histograms = colour_histograms(pixels) ** 2
+    assert histograms.shape == (2, 64)
+    assert histograms[0, 0] == 1
+    np.testing.assert_allclose(histograms[1, [0, 63, 48]], [0.5, 0.25, 0.25])
