@@ -99,6 +99,40 @@ def pull(
     _print_live(store, version, json_)
 
 
+@app.command()
+def prune(
+    store: StoreArgument = Path("models"),
+    keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions stay.")] = 7,
+    json_: output.JsonOption = False,
+) -> None:
+    """Remove old versions; never the live one, nor the one before it."""
+    removed = artifact.prune(store, keep)
+    if json_:
+        output.print_json({"store": str(store), "removed": removed})
+    else:
+        shown = ", ".join(removed) or "nothing"
+        output.stdout.print(f"{store}: removed {shown}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument(help="A version that 'models list' shows.", show_default=False)],
+    second: Annotated[str, typer.Argument(help="Another one.", show_default=False)],
+    store: StoreArgument = Path("models"),
+    users: Annotated[int, typer.Option(min=1, help="Users to compare, a sample.")] = 1000,
+    json_: output.JsonOption = False,
+) -> None:
+    """How far the lists of two versions differ for users that both know."""
+    from trainer.nightly.difference import difference
+
+    found = difference(artifact.load(store, first), artifact.load(store, second), users)
+    if json_:
+        output.print_json(vars(found))
+        return
+    rows = [(name.replace("_", " "), f"{value:,.4g}") for name, value in vars(found).items()]
+    output.print_table(f"{first} and {second}", ("", ""), rows)
+
+
 def _print_live(store: Path, version: str, json_: bool) -> None:
     if json_:
         output.print_json({"store": str(store), "live": version})

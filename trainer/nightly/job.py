@@ -17,20 +17,23 @@ Each step is noted in the journal when it is done, and doing one again is doing 
 """
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from shared import artifact, durable
 from shared.artifact import Artifact
+from shared.encoders.folder import file_digest
 from shared.errors import UserError
 from shared.state import UserState
 from trainer.dataset import Dataset, SplitSpec, load_dataset, validate_directory
 from trainer.device import choose_device
+from trainer.encoders.features_manifest import encoder_path, features_path, read_manifest, write_manifest
 from trainer.export import publish
 from trainer.nightly import additions, fault
 from trainer.nightly.candidate import Candidate, fresh_holdout, train_candidate
@@ -253,7 +256,25 @@ class Night:
         return {"findings": [finding.as_dict() for finding in report.findings]}
 
     def _encode(self) -> Result:
-        return {}
+        """Let the encoders travel with the data; what is new was encoded by them when it was put to the service."""
+        base, tonight = self._places.base, self._dataset_folder
+        ids = self._dataset().item_ids
+        encoded = {}
+        for modality in self._dataset().modalities:
+            manifest = read_manifest(base, modality)
+            if manifest is None:
+                continue
+            shutil.copytree(encoder_path(base, modality), encoder_path(tonight, modality), dirs_exist_ok=True)
+            known = dict(zip(manifest.item_ids, manifest.contents, strict=True))
+            moved = replace(
+                manifest,
+                features=file_digest(features_path(tonight, modality)),
+                item_ids=tuple(ids),
+                contents=tuple(known.get(each) for each in ids),
+            )
+            write_manifest(tonight, moved)
+            encoded[modality] = manifest.encoder
+        return {"encoders": encoded}
 
     def _train(self) -> Result:
         data = self._dataset()
