@@ -164,6 +164,7 @@ def _overlay(settings: Settings, live: LiveModel, metrics: Metrics) -> Overlay:
         POLL_SECONDS,
         on_change=live.wake,
         on_call=metrics.state_call,
+        engine=lambda: live.engine,
     )
 
 

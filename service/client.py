@@ -26,6 +26,8 @@ from service.schemas import (
     ItemResponse,
     ModelsResponse,
     Problem,
+    PutItemRequest,
+    PutItemResponse,
     RecommendRequest,
     RecommendResponse,
     RetiredResponse,
@@ -109,6 +111,11 @@ class Client:
     def item(self, item_id: str) -> ItemResponse:
         """What the model knows of an item."""
         return self._get(f"/items/{_segment(item_id)}", ItemResponse)
+
+    def put_item(self, item_id: str, request: PutItemRequest) -> PutItemResponse:
+        """Add an item that can be recommended at once, or say anew what is known of one."""
+        url, body = f"{self._url}/items/{_segment(item_id)}", request.model_dump_json(exclude_defaults=True)
+        return _read(self._http.put(url, content=body, headers=_JSON), PutItemResponse)
 
     def retire_item(self, item_id: str) -> RetiredResponse:
         """Take an item out of all answers."""

@@ -7,14 +7,17 @@ moved.
 """
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.content import Content
 from service.diversity import candidate_count, diversified
 from service.filters import Attributes
 from service.index import ExactIndex, Ranking
+from service.live_table import Items, JoinedAttributes, JoinedIndex, LiveTable
 from service.queries import (
     KnownItem,
     KnownUser,
@@ -83,14 +86,33 @@ class Engine:
     def __init__(self, artifact: Artifact) -> None:
         """Index the artefact's items."""
         self.artifact = artifact
-        self.index = ExactIndex(artifact.item_embeddings)
+        self.index: ExactIndex | JoinedIndex = ExactIndex(artifact.item_embeddings)
+        self.content = Content(artifact)
         self.part_names = (WHOLE,) if artifact.parts is None else artifact.parts.names
-        self._attributes = Attributes(artifact)
+        self.items = Items(artifact, LiveTable.empty(artifact.width))
+        self._attributes: Attributes | JoinedAttributes = Attributes(len(artifact.items), artifact.item_metadata)
         self._forgotten_until = forgotten_until(artifact)
         self._weights = item_weights(artifact.popularity)
+        self._popularity = artifact.popularity
         self._by_popularity = np.argsort(-artifact.popularity, kind="stable")
-        lengths = np.linalg.norm(artifact.item_embeddings, axis=1)
-        self._lengths = np.maximum(lengths, np.finfo(np.float32).tiny)
+        self._lengths = _lengths(artifact.item_embeddings)
+        self._live_vectors = np.empty((0, artifact.width), np.float32)
+
+    def with_live(self, live: LiveTable) -> "Engine":
+        """The same engine with live items besides, which were made for its artefact; this one stays as it is."""
+        if isinstance(self.index, JoinedIndex) or isinstance(self._attributes, JoinedAttributes):
+            raise ValueError("this engine has live items already: take the one that it was made of")
+        joined, count = copy(self), len(live.ids)
+        joined.items = Items(self.artifact, live)
+        joined.index = JoinedIndex(self.index, live.vectors)
+        joined._attributes = JoinedAttributes(self._attributes, live)
+        none_yet = np.zeros(count, dtype=self._popularity.dtype)
+        joined._weights = np.concatenate([self._weights, item_weights(none_yet)])
+        joined._popularity = np.concatenate([self._popularity, none_yet])
+        joined._by_popularity = np.concatenate([self._by_popularity, len(self.items) + np.arange(count)])
+        joined._lengths = np.concatenate([self._lengths, _lengths(live.vectors)])
+        joined._live_vectors = live.vectors
+        return joined
 
     def recommend(self, query: Query, retired: NDArray[np.int64] = _NO_ITEMS) -> Recommendation:
         """Rank the best items for whoever asks.
@@ -112,7 +134,7 @@ class Engine:
         excluded = self._excluded(query, taste)
         allowed = self._attributes.allowed(query.filter) if query.filter else None
         if len(retired) > _MOST_EXCLUDED:
-            allowed = np.ones(len(self.artifact.items), dtype=bool) if allowed is None else allowed
+            allowed = np.ones(len(self.items), dtype=bool) if allowed is None else allowed
             allowed[retired] = False
         elif len(retired):
             excluded = np.concatenate([excluded, retired])
@@ -130,7 +152,7 @@ class Engine:
 
     def rows(self, item_ids: Iterable[str]) -> NDArray[np.int64]:
         """The rows of those items that the artefact has, int64 [any], rising, each once."""
-        found = {self.artifact.items.dense(item_id) for item_id in item_ids}
+        found = {self.items.dense(item_id) for item_id in item_ids}
         return np.array(sorted(row for row in found if row is not None), dtype=np.int64)
 
     def similar(self, item_id: str, k: int, retired: NDArray[np.int64] = _NO_ITEMS) -> list[RankedItem]:
@@ -145,8 +167,9 @@ class Engine:
             KeyError: there is no such item.
         """
         item = self._require_item(item_id)
-        embedding = self.artifact.item_embeddings[item]
-        cosines = (self.artifact.item_embeddings @ embedding) / (self._lengths * self._lengths[item])
+        embedding = self.items.vectors(np.array([item]))[0]
+        products = np.concatenate([self.artifact.item_embeddings @ embedding, self._live_vectors @ embedding])
+        cosines = products / (self._lengths * self._lengths[item])
         cosines[item] = -np.inf
         cosines[retired] = -np.inf
         best = np.lexsort((np.arange(len(cosines)), -cosines))[: min(k, int(np.isfinite(cosines).sum()))]
@@ -159,17 +182,17 @@ class Engine:
             KeyError: there is no such item.
         """
         item = self._require_item(item_id)
-        return KnownItem(item_id, int(self.artifact.popularity[item]), self.artifact.item_metadata(item))
+        return KnownItem(item_id, int(self._popularity[item]), self.items.metadata(item))
 
     def user(self, user_id: str, since: SinceTraining = NOTHING) -> KnownUser | None:
         """What the training knew of a user; None if it knew none, or the user was forgotten since."""
         user = self._user(user_id, since)
         if user is None:
             return None
-        return KnownUser(user_id, [self.artifact.items.outside(item) for item in self.artifact.seen(user).tolist()])
+        return KnownUser(user_id, [self.items.outside(item) for item in self.artifact.seen(user).tolist()])
 
     def _require_item(self, item_id: str) -> int:
-        item = self.artifact.items.dense(item_id)
+        item = self.items.dense(item_id)
         if item is None:
             raise KeyError(item_id)
         return item
@@ -189,7 +212,7 @@ class Engine:
         if not query.history and not query.since.taken:
             return _Taste(user, known, trained, _NO_ITEMS, None), []
         strengths = dict(query.since.taken) | dict.fromkeys(query.history, 1.0)
-        rows = {item_id: self.artifact.items.dense(item_id) for item_id in strengths}
+        rows = {item_id: self.items.dense(item_id) for item_id in strengths}
         strength_of = {row: strengths[item_id] for item_id, row in rows.items() if row is not None}
         new = np.setdiff1d(np.fromiter(strength_of, dtype=np.int64, count=len(strength_of)), trained)
         given = np.array([strength_of[row] for row in new.tolist()], dtype=np.float32)
@@ -246,7 +269,7 @@ class Engine:
         taste: "_Taste",
     ) -> list[RankedItem]:
         indices = [self._require_item(item.item_id) for item in items]
-        embeddings = self.artifact.item_embeddings[indices].astype(np.float64)
+        embeddings = self.items.vectors(np.array(indices, dtype=np.int64)).astype(np.float64)
         scores = embeddings @ parts.T.astype(np.float64)
         reasons = self._reasons(embeddings, factors, taste)
         return [
@@ -266,19 +289,19 @@ class Engine:
         """For each item and part the history's item that adds most to the score when folded in, if it adds at all."""
         maps = self.artifact.fold_in[None] if self.artifact.parts is None else self.artifact.parts.fold_in
         history, strengths = taste.whole()
-        taken = self._weights[history, None] * self.artifact.item_embeddings[history]
+        taken = self._weights[history, None] * self.items.vectors(history)
         if strengths is not None:
             taken *= strengths[:, None]
         reasons: list[list[str | None]] = [[] for _ in embeddings]
         for factor, matrix in zip(factors, maps, strict=True):
             gains = factor * ((taken @ matrix) @ embeddings.T)
             for row, best in enumerate(gains.argmax(axis=0)):
-                known = self.artifact.items.outside(int(history[best])) if gains[best, row] > 0 else None
+                known = self.items.outside(int(history[best])) if gains[best, row] > 0 else None
                 reasons[row].append(known)
         return reasons
 
     def _profile(self, items: NDArray[np.int64], strengths: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        return profile(items, self.artifact.item_embeddings, self._weights, strengths)
+        return profile(np.arange(len(items)), self.items.vectors(items), self._weights[items], strengths)
 
     def _ranked(
         self,
@@ -290,7 +313,7 @@ class Engine:
         if query.diversity == 0:
             return self.index.top_k(vector, query.k, excluded, allowed)
         candidates = self.index.top_k(vector, candidate_count(query.k), excluded, allowed)
-        embeddings = self.artifact.item_embeddings[candidates.items]
+        embeddings = self.items.vectors(candidates.items)
         picked = diversified(candidates.scores, embeddings, query.k, query.diversity)
         return Ranking(candidates.items[picked], candidates.scores[picked])
 
@@ -300,12 +323,23 @@ class Engine:
         else:
             order = self._by_popularity[allowed[self._by_popularity]]
         best = order[~np.isin(order, excluded)][:k]
-        return Ranking(best, self.artifact.popularity[best].astype(np.float64))
+        return Ranking(best, self._popularity[best].astype(np.float64))
 
     def _named(self, ranking: Ranking) -> list[RankedItem]:
         return [
-            RankedItem(self.artifact.items.outside(item), score, rank, self.artifact.item_metadata(item))
+            RankedItem(
+                self.items.outside(item),
+                score,
+                rank,
+                self.items.metadata(item),
+                "cold_item" if item >= self.items.trained else None,
+            )
             for rank, (item, score) in enumerate(
                 zip(ranking.items.tolist(), ranking.scores.tolist(), strict=True), start=1
             )
         ]
+
+
+def _lengths(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths: NDArray[np.float32] = np.maximum(np.linalg.norm(vectors, axis=1), np.finfo(np.float32).tiny)
+    return lengths

@@ -5,13 +5,12 @@ columns are read from the artefact when an attribute is first asked for, and kep
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from shared.artifact import Artifact
 
 Value = str | bool | int | float
 
@@ -44,10 +43,12 @@ class UnknownAttributeError(LookupError):
 
 
 class Attributes:
-    """The attributes of an artefact's items; safe from any number of threads."""
+    """The attributes of items by their metadata; safe from any number of threads."""
 
-    def __init__(self, artifact: Artifact) -> None:
-        self._artifact = artifact
+    def __init__(self, items: int, metadata: Callable[[int], Mapping[str, Any] | None]) -> None:
+        """Take how many items there are, and what gives the metadata of each."""
+        self._items = items
+        self._metadata = metadata
         self._columns: dict[str, _Column] | None = None
         self._reading = threading.Lock()
 
@@ -58,17 +59,27 @@ class Attributes:
             UnknownAttributeError: no item has the attribute.
         """
         columns = self._read()
-        allowed = np.ones(len(self._artifact.items), dtype=bool)
-        for name, condition in conditions.items():
+        for name in conditions:
             if name not in columns:
                 raise UnknownAttributeError(name, sorted(columns))
-            allowed &= columns[name].meets(condition)
-        return allowed
+        return self.meeting(conditions)
+
+    def names(self) -> Set[str]:
+        """The attributes that an item has."""
+        return self._read().keys()
+
+    def meeting(self, conditions: Mapping[str, Condition]) -> NDArray[np.bool_]:
+        """As ``allowed``, but nothing meets a condition on an attribute that no item has."""
+        columns = self._read()
+        met = np.ones(self._items, dtype=bool)
+        for name, condition in conditions.items():
+            met &= columns[name].meets(condition) if name in columns else False
+        return met
 
     def _read(self) -> "dict[str, _Column]":
         with self._reading:
             if self._columns is None:
-                self._columns = _read_columns(self._artifact)
+                self._columns = _read_columns(self._items, self._metadata)
             return self._columns
 
 
@@ -104,11 +115,10 @@ def _key(value: Value) -> tuple[bool, Value]:
     return isinstance(value, bool), value
 
 
-def _read_columns(artifact: Artifact) -> dict[str, _Column]:
-    count = len(artifact.items)
+def _read_columns(items: int, metadata: Callable[[int], Mapping[str, Any] | None]) -> dict[str, _Column]:
     columns: dict[str, _Column] = {}
-    for item in range(count):
-        for name, value in (artifact.item_metadata(item) or {}).items():
+    for item in range(items):
+        for name, value in (metadata(item) or {}).items():
             if value is not None:
-                columns.setdefault(name, _Column(count)).add(item, value)
+                columns.setdefault(name, _Column(items)).add(item, value)
     return columns

@@ -1,4 +1,4 @@
-"""What has changed since the training, as this process knows it: users' recent events, forgotten users, retired items.
+"""What has changed since the training, as this process knows it: users, their recent events, retired and live items.
 
 Stands between the engine, which knows one model, and the state in Redis, which may be slow or away. Then the answers
 go on from the model alone, and from what was known of forgotten users and retired items; whoever would write is told
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine import Engine
+from service.live_items import LiveCatalogue
 from service.recent import NOTHING, SinceTraining, since_training
 from shared.errors import UserError
 from shared.state import RetiredItems, StateUnavailable, UserState, digest
@@ -39,6 +40,7 @@ class Overlay:
 
     Attributes:
         retired: the items not to be recommended, as of the last look; the same object until they change.
+        live_items: the items that came after the training, as of the last look.
         weights: of the event types.
     """
 
@@ -49,6 +51,7 @@ class Overlay:
         poll_seconds: float,
         on_change: Callable[[], None] = lambda: None,
         on_call: Callable[[str, str, float], None] = lambda operation, outcome, seconds: None,
+        engine: Callable[[], Engine | None] = lambda: None,
     ) -> None:
         """Open nothing yet; see :meth:`start`.
 
@@ -58,8 +61,11 @@ class Overlay:
             poll_seconds: how often changes are looked for besides those that Redis tells of.
             on_change: told when Redis says that something has changed: models, or items.
             on_call: told of every call of a request to Redis: its name, ``ok`` or ``unavailable``, and its seconds.
+            engine: gives the engine that answers now, to have the live items ready for.
         """
         self.retired = RetiredItems(frozenset(), None)
+        self.live_items = LiveCatalogue()
+        self._engine = engine
         self._open_state = open_state
         self.weights = weights
         self._poll_seconds = poll_seconds
@@ -178,9 +184,16 @@ class Overlay:
     def _read(self, state: UserState) -> None:
         if state.retired_version() != self.retired.version:
             self.retired = state.retired()
+        self._follow_items(state)
         newest = max((each.forgotten_at for each in self._forgotten.values() if each.forgotten_at), default=_LONG_AGO)
         for user, when in state.forgotten_after(newest - _CLOCKS_APART).items():
             self._forgotten[user] = SinceTraining(forgotten_at=when)
+
+    def _follow_items(self, state: UserState) -> None:
+        try:
+            self.live_items.follow(state.live_items, self._engine())
+        except UserError as error:
+            _log.error("live items stay as they were known: %s", error)
 
     def _open(self) -> None:
         try:

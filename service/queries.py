@@ -7,6 +7,7 @@ from typing import Any, Literal
 from service.filters import Condition
 from service.recent import NOTHING, SinceTraining
 
+ItemReason = Literal["cold_item"]
 Strategy = Literal["personal", "history", "popular"]
 Reason = Literal["trained", "trained_and_new_events", "folded_in", "unknown_user", "no_events"]
 
@@ -66,13 +67,15 @@ class RankedItem:
     """An item of a recommendation.
 
     ``score`` is the inner product with the user's vector, or the number of training interactions (popular); of
-    similar items it is the cosine. ``rank`` counts from 1.
+    similar items it is the cosine. ``rank`` counts from 1. ``reason`` is ``cold_item`` for one that came after the
+    training, whose vector its content alone gives.
     """
 
     item_id: str
     score: float
     rank: int
     metadata: dict[str, Any] | None
+    reason: ItemReason | None = None
     explanation: list[PartOfScore] | None = None
 
 

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from service.filters import Between, Condition, OneOf
-from service.queries import Query, Reason, Strategy
+from service.queries import ItemReason, Query, Reason, Strategy
 from service.recent import NOTHING, SinceTraining
 from shared.events import Event
 
@@ -28,6 +28,9 @@ MAX_CONDITIONS = 20
 MAX_USERS = 1_000
 MAX_EVENTS = 1_000
 MAX_WEIGHT = 100
+MAX_ATTRIBUTES = 200
+MAX_METADATA = 32 * 1024
+MAX_FEATURES = 65_536
 
 ItemId = Annotated[str, Field(min_length=1)]
 FilterValue = str | bool | int | FiniteFloat
@@ -248,6 +251,53 @@ class PartOfScore(BaseModel):
     because: str | None = Field(description="The user's own item that this is owed to most.")
 
 
+class PutItemRequest(_Body):
+    """All that is known of an item; what an earlier request said of it is forgotten."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "metadata": {"title": "Green enamel mug", "category": "mugs", "price": 14.5},
+                    "features": {"text": [0.12, -0.4, 0.33], "image": [0.8, 0.1]},
+                },
+                {
+                    "metadata": {"title": "Green enamel mug", "description": "Holds 300 ml."},
+                    "image": "/9j/4AAQSkZJRg==",
+                },
+            ]
+        }
+    )
+
+    metadata: dict[str, Any] = Field(
+        default_factory=dict,
+        max_length=MAX_ATTRIBUTES,
+        description="As in a row of the items table; shown, filtered by, and, where the model has an encoder of words, "
+        "its `title` and `description` are read.",
+    )
+    features: dict[str, Annotated[list[FiniteFloat], Field(min_length=1, max_length=MAX_FEATURES)]] = Field(
+        default_factory=dict,
+        max_length=MAX_CONDITIONS,
+        description="A feature vector by modality, of the width that the model was trained with; goes before what an "
+        "encoder would make. Any of the model's modalities may be missing, but not all.",
+    )
+    image: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="A picture, base64: JPEG, PNG, WebP, GIF or BMP, not animated."
+    )
+
+
+class PutItemResponse(BaseModel):
+    """What became of an item."""
+
+    model_version: str
+    item_id: str
+    known: bool = Field(
+        description="Whether the model knows it from the training: its vector then stays, its metadata are replaced."
+    )
+    modalities: list[str] = Field(description="By which its vector is made; none where the model knows it.")
+    changed: datetime = Field(description="When it was put, by the clock of the user state.")
+
+
 class RecommendedItem(BaseModel):
     """One item of the answer."""
 
@@ -259,6 +309,11 @@ class RecommendedItem(BaseModel):
     rank: int = Field(ge=1, description="1 is the best.")
     metadata: dict[str, Any] | None = Field(
         None, description="What the catalogue says of the item, such as its title; null if there is none."
+    )
+    reason: ItemReason | None = Field(
+        None,
+        description="cold_item: it came after the training, and its vector is from its content alone; what an "
+        "explanation says of it follows from that vector.",
     )
     explanation: list[PartOfScore] | None = Field(
         None, description="With `explain`: parts whose scores add up to the item's. Null for popular items."

@@ -7,6 +7,7 @@ ROUTERS = (
     events.router,
     pictures.router,
     catalogue.router,
+    catalogue.puts,
     catalogue.changes,
     users.router,
     users.changes,

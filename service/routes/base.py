@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 
+from anyio import to_thread
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -72,6 +73,12 @@ ITEM_PROBLEMS: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "The model knows no such item, or it is retired."},
     **LOOK_UP_PROBLEMS,
 }
+PUT_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    **PROBLEMS,
+    409: {"model": Problem, "description": "The model cannot place items by their content."},
+    503: {"model": Problem, "description": f"No model is loaded. {STATE_AWAY}"},
+    507: {"model": Problem, "description": "There is no room for another live item: train, or delete some."},
+}
 RETIREMENT_PROBLEMS: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "The model knows no such item."},
     422: PROBLEMS[422],
@@ -99,11 +106,13 @@ ADMIN_PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 async def loaded_engine(request: Request) -> Engine:
-    """Return the engine, or answer 503 where no model is loaded."""
+    """Return the engine with the live items, or answer 503 where no model is loaded."""
     engine: Engine | None = request.app.state.live.engine
     if engine is None:
         raise HTTPException(503, "No model is loaded: publish one to the service's models folder.")
-    return engine
+    overlay: Overlay = request.app.state.overlay
+    joined = overlay.live_items.at_hand(engine)
+    return await to_thread.run_sync(overlay.live_items.joined, engine) if joined is None else joined
 
 
 async def current_overlay(request: Request) -> Overlay:

@@ -1,18 +1,39 @@
 """What the model knows of items, which are alike, and which are not to be recommended any more."""
 
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from starlette.exceptions import HTTPException
 
+from service import drafts
 from service.access import requires
 from service.overlay import Overlay
-from service.routes.base import ITEM_PROBLEMS, RETIREMENT_PROBLEMS, CurrentOverlay, LoadedEngine, known
-from service.schemas import DEFAULT_K, MAX_K, ItemResponse, RecommendedItem, RetiredResponse, SimilarResponse
+from service.routes.base import (
+    ITEM_PROBLEMS,
+    PUT_PROBLEMS,
+    RETIREMENT_PROBLEMS,
+    CurrentOverlay,
+    JsonRoute,
+    LoadedEngine,
+    known,
+)
+from service.schemas import (
+    DEFAULT_K,
+    MAX_K,
+    ItemResponse,
+    PutItemRequest,
+    PutItemResponse,
+    RecommendedItem,
+    RetiredResponse,
+    SimilarResponse,
+)
 from shared.api_keys import Scope
+from shared.state import LiveItem, LiveItemsFull, UserState
 
 router = APIRouter(dependencies=[requires(Scope.READ)])
 changes = APIRouter(dependencies=[requires(Scope.ADMIN)])
+puts = APIRouter(route_class=JsonRoute, dependencies=[requires(Scope.ADMIN)])
 
 
 @router.get("/items/{item_id:path}/similar", operation_id="similar_items", responses=ITEM_PROBLEMS)
@@ -54,14 +75,53 @@ def item(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay) -> ItemRes
     )
 
 
+@puts.put("/items/{item_id:path}", operation_id="put_item", responses=PUT_PROBLEMS)
+def put(item_id: str, wanted: PutItemRequest, engine: LoadedEngine, overlay: CurrentOverlay) -> PutItemResponse:
+    """Add an item, or say anew what is known of one; it can be recommended at once, without a training.
+
+    Its vector is made from its content by every model that does not know it from the training, now and after a swap.
+    Of an item that the model knows, the metadata are replaced and the vector stays. An item that was retired is
+    restored. Other processes follow within two seconds.
+    """
+    row = engine.artifact.items.dense(item_id)
+    item = drafts.draft(item_id, wanted, engine.content, known=row is not None)
+    try:
+        changed = overlay.call("put_item", lambda state: _kept(state, item))
+    except LiveItemsFull as error:
+        raise HTTPException(507, f"There is no room: {error}.") from None
+    overlay.look()
+    return PutItemResponse(
+        model_version=engine.artifact.manifest.version,
+        item_id=item_id,
+        known=row is not None,
+        modalities=[] if row is not None else list(engine.content.features(item)),
+        changed=changed,
+    )
+
+
+def _kept(state: UserState, item: LiveItem) -> datetime:
+    changed = state.live_items.put(item)
+    if item.item_id in state.retired().item_ids:
+        state.restore_items([item.item_id])
+    state.announce()
+    return changed
+
+
+def _taken_away(state: UserState, item_id: str) -> None:
+    state.retire_items([item_id])
+    state.live_items.drop([item_id])
+    state.announce()
+
+
 @changes.delete("/items/{item_id:path}", operation_id="retire_item", responses=RETIREMENT_PROBLEMS)
 def retire(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay) -> RetiredResponse:
     """Retire an item: it is in no answer from now on, whichever model is live, until it is restored.
 
-    Other processes follow within two seconds. Retiring an item twice is retiring it once.
+    Other processes follow within two seconds. Retiring an item twice is retiring it once. What was put of it is
+    deleted.
     """
     known(lambda: engine.item(item_id), "item")
-    overlay.call("retire", lambda state: state.retire_items([item_id]))
+    overlay.call("retire", lambda state: _taken_away(state, item_id))
     overlay.look()
     return RetiredResponse(item_id=item_id, retired=True)
 

@@ -1,12 +1,16 @@
 """The pictures of items."""
 
+from hashlib import sha256
+
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
 from service.access import requires
+from service.overlay import Overlay
 from service.pictures import Picture, PictureFolder
-from service.routes.base import ITEM_PROBLEMS, LoadedEngine, known
+from service.routes.base import ITEM_PROBLEMS, CurrentOverlay, LoadedEngine, known
 from shared.api_keys import Scope
+from shared.state import StateUnavailable
 
 _KEEP = "private, max-age=3600"
 
@@ -24,16 +28,26 @@ router = APIRouter(dependencies=[requires(Scope.READ)])
         404: {**ITEM_PROBLEMS[404], "description": "The model knows no such item, or there is no picture of it."},
     },
 )
-def image(item_id: str, engine: LoadedEngine, request: Request) -> Response:
-    """The picture of an item, from the catalogue's folder (`MTS4MM_CATALOGUE`)."""
+def image(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay, request: Request) -> Response:
+    """The picture of an item: the one it was put with, else from the catalogue's folder (`MTS4MM_CATALOGUE`)."""
     metadata = known(lambda: engine.item(item_id), "item").metadata or {}
-    picture = _from_catalogue(request.app.state.pictures, metadata.get("image"))
+    picture = _as_put(overlay, item_id) or _from_catalogue(request.app.state.pictures, metadata.get("image"))
     if picture is None:
         raise HTTPException(404, "There is no picture of this item.")
     headers = {"ETag": picture.etag, "Cache-Control": _KEEP}
     if picture.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(picture.content, media_type=picture.media_type, headers=headers)
+
+
+def _as_put(overlay: Overlay, item_id: str) -> Picture | None:
+    if item_id not in overlay.live_items:
+        return None
+    try:
+        content = overlay.call("picture", lambda state: state.live_items.picture(item_id))
+    except StateUnavailable:
+        return None
+    return None if content is None else Picture(content, "image/jpeg", f'"{sha256(content).hexdigest()}"')
 
 
 def _from_catalogue(folder: PictureFolder | None, path: object) -> Picture | None:

@@ -7,7 +7,7 @@ what arrives later with the very same ones. Only onnxruntime, tokenizers and Pil
 from shared.encoders.attachments import ENCODER_FILES, attachments_of, encoder_modalities, load_encoders
 from shared.encoders.encoder import Encoder, ImageEncoder, TextEncoder, open_encoder
 from shared.encoders.folder import EncoderFolder, read_folder, write_folder
-from shared.encoders.pictures import PictureError
+from shared.encoders.pictures import PictureError, small_jpeg
 from shared.encoders.specs import ImageSpec, Spec, TextSpec
 from shared.encoders.texts import plain_text
 
@@ -27,5 +27,6 @@ __all__ = [
     "open_encoder",
     "plain_text",
     "read_folder",
+    "small_jpeg",
     "write_folder",
 ]

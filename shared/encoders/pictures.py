@@ -73,6 +73,20 @@ def decode_picture(content: bytes, spec: ImageSpec) -> NDArray[np.float32]:
     return np.ascontiguousarray(laid, dtype=np.float32)
 
 
+def small_jpeg(content: bytes, side: int) -> bytes:
+    """A picture as a JPEG of at most ``side`` pixels a side, without what else the file held.
+
+    Raises:
+        PictureError: as ``decode_picture``.
+    """
+    _require_size(len(content))
+    picture = _open(content, (side, side))
+    picture.thumbnail((side, side))
+    written = io.BytesIO()
+    picture.save(written, "JPEG", quality=90)
+    return written.getvalue()
+
+
 def _require_size(size: int) -> None:
     if size > MOST_BYTES:
         raise PictureError(f"has {size:,} bytes: at most {MOST_BYTES:,} are read; save it smaller")

@@ -1,0 +1,106 @@
+"""What a model can make of an item's content: features from words and pictures, a vector from features."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.artifact import Artifact
+from shared.encoders import Encoder, ImageEncoder, TextEncoder, load_encoders
+from shared.item_tower import Features, ItemTower, load_item_tower
+from shared.state import Encoded, LiveItem
+
+TEXT_FIELDS = ("title", "description")
+"""The metadata that words are taken from, as ``mts4mm encode`` does by default."""
+
+
+class Content:
+    """The tower and the encoders of one artefact; safe from any number of threads."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        """Open the tower; encoders are opened when they are first needed.
+
+        Raises:
+            UserError: the tower cannot be used.
+        """
+        self.tower: ItemTower | None = load_item_tower(artifact)
+        self._artifact = artifact
+        self._opening = threading.Lock()
+        self._encoders: Mapping[str, Encoder[Any, Any]] | None = None
+
+    def features(self, item: LiveItem) -> Features:
+        """What the tower takes of an item: the features that were given, else what this model's encoders made."""
+        if self.tower is None:
+            return {}
+        found = {}
+        for name, width in self.tower.modalities.items():
+            made = item.encoded.get(name)
+            values = item.features.get(name)
+            if values is None and made is not None and made.encoder == self._name(name):
+                values = made.values
+            if values is not None and len(values) == width:
+                found[name] = values
+        return found
+
+    def missing(self, item: LiveItem) -> bool:
+        """Whether :meth:`encoded` could add something."""
+        return any(
+            name not in item.features and (name not in item.encoded or item.encoded[name].encoder != self._name(name))
+            for name in self._usable()
+        )
+
+    def encoded(self, item: LiveItem) -> Mapping[str, Encoded]:
+        """What this model's encoders make of an item's words and picture, where its features are not given.
+
+        Raises:
+            PictureError: the picture cannot be read.
+            UserError: an encoder fails.
+        """
+        made = {}
+        for name, encoder in self._usable().items():
+            if name in item.features:
+                continue
+            values: NDArray[np.float32] | None = None
+            if isinstance(encoder, TextEncoder):
+                values = encoder.encode([words(item.metadata)])[0]
+            elif isinstance(encoder, ImageEncoder) and item.picture is not None:
+                values = encoder.encode([item.picture])[0]
+            there = values is not None and bool(np.isfinite(values).all())
+            made[name] = Encoded(self._name(name), values if there else None)
+        return made
+
+    def vectors(self, features: Sequence[Features]) -> NDArray[np.float32]:
+        """Vectors in the space of the artefact's, float32 [items, width]."""
+        if self.tower is None:
+            return np.empty((0, self._artifact.width), np.float32)
+        return self.tower.vectors(features)
+
+    def _usable(self) -> Mapping[str, Encoder[Any, Any]]:
+        if self.tower is None:
+            return {}
+        return {name: encoder for name, encoder in self._open().items() if name in self.tower.modalities}
+
+    def _name(self, modality: str) -> str:
+        encoder = self._open().get(modality)
+        return "" if encoder is None else f"{encoder.spec.name}@{encoder.spec.revision}"
+
+    def _open(self) -> Mapping[str, Encoder[Any, Any]]:
+        with self._opening:
+            if self._encoders is None:
+                self._encoders = load_encoders(self._artifact)
+            return self._encoders
+
+
+def words(metadata: Mapping[str, Any]) -> str:
+    """The words of an item: its title and description, joined."""
+    spelt = {name.lower(): value for name, value in metadata.items()}
+    parts = (_text(spelt.get(name)) for name in TEXT_FIELDS)
+    return ". ".join(part for part in parts if part)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(_text(each) for each in value)
+    return "" if value is None or isinstance(value, dict) else str(value)

@@ -1,0 +1,81 @@
+"""Makes a live item of what was sent, checked against the model that is to place it."""
+
+import base64
+import binascii
+import json
+from typing import Any
+
+import numpy as np
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from service.content import Content
+from service.schemas import MAX_METADATA, PutItemRequest
+from shared.encoders import PictureError, small_jpeg
+from shared.events import MAX_ID_LENGTH
+from shared.state import LiveItem
+
+PICTURE_SIDE = 512
+"""Pixels a side that are kept of a picture; no usual encoder sees more."""
+
+
+def draft(item_id: str, wanted: PutItemRequest, content: Content, *, known: bool) -> LiveItem:
+    """The item, with what the model's encoders make of it.
+
+    Raises:
+        RequestValidationError: a field is wrong; it is named.
+        HTTPException: 409 where the model neither knows the item nor can place it.
+    """
+    if content.tower is None and not known:
+        raise HTTPException(
+            409, "The model has no item tower, so it cannot place an item: train one with content features."
+        )
+    if len(item_id) > MAX_ID_LENGTH:
+        raise _wrong("item_id", f"must have at most {MAX_ID_LENGTH} characters", place="path")
+    _require_json(wanted.metadata)
+    widths = {} if content.tower is None else content.tower.modalities
+    for name, values in wanted.features.items():
+        if name not in widths:
+            raise _wrong(("features", name), f"the model takes {', '.join(widths) or 'no features'}")
+        if len(values) != widths[name]:
+            raise _wrong(("features", name), f"must have {widths[name]} numbers, has {len(values)}")
+        if not 0 < np.abs(np.asarray(values)).max() < np.finfo(np.float32).max:
+            raise _wrong(("features", name), "must not be all zero, and fit single precision")
+    features = {name: np.asarray(values, np.float32) for name, values in wanted.features.items()}
+    item = LiveItem(item_id, wanted.metadata, features, picture=_picture(wanted.image))
+    try:
+        item = LiveItem(item_id, item.metadata, features, content.encoded(item), item.picture)
+    except PictureError as error:
+        raise _wrong("image", str(error)) from None
+    if not known and not content.features(item):
+        raise _wrong(
+            "features",
+            f"nothing says what the item is like: give features of {' or '.join(widths)}, or, where the model has "
+            "encoders, a title, a description or an image",
+        )
+    return item
+
+
+def _require_json(metadata: dict[str, Any]) -> None:
+    try:
+        size = len(json.dumps(metadata, allow_nan=False))
+    except (ValueError, RecursionError):
+        raise _wrong("metadata", "holds a number that is not finite, or is nested too deeply") from None
+    if size > MAX_METADATA:
+        raise _wrong("metadata", f"must have at most {MAX_METADATA} bytes as JSON, has {size}")
+
+
+def _picture(image: str | None) -> bytes | None:
+    if image is None:
+        return None
+    try:
+        return small_jpeg(base64.b64decode(image, validate=True), PICTURE_SIDE)
+    except binascii.Error:
+        raise _wrong("image", "is not base64") from None
+    except PictureError as error:
+        raise _wrong("image", str(error)) from None
+
+
+def _wrong(field: str | tuple[str, ...], message: str, place: str = "body") -> RequestValidationError:
+    path = (field,) if isinstance(field, str) else field
+    return RequestValidationError([{"type": "value_error", "loc": (place, *path), "msg": message}])

@@ -1,0 +1,130 @@
+"""The live items as one model sees them: rows after its own, searched, filtered and named together with these.
+
+A table is made for one artefact and never changes; another change of the live items is another table.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.filters import Attributes, Condition, UnknownAttributeError
+from service.index import ExactIndex, Ranking
+from shared.artifact import Artifact
+
+
+@dataclass(frozen=True, eq=False)
+class LiveTable:
+    """Live items, made for one artefact.
+
+    Attributes:
+        ids: of the items that the artefact does not have, each once.
+        vectors: float32 [ids, width].
+        metadata: of each of them.
+        changed: by row of the artefact, the metadata put for an item that it has.
+    """
+
+    ids: Sequence[str]
+    vectors: NDArray[np.float32]
+    metadata: Sequence[dict[str, Any]]
+    changed: Mapping[int, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, width: int) -> "LiveTable":
+        """No live items."""
+        return cls((), np.empty((0, width), np.float32), ())
+
+
+class Items:
+    """The items of an artefact and, behind them, the live ones."""
+
+    def __init__(self, artifact: Artifact, live: LiveTable) -> None:
+        self._artifact = artifact
+        self._live = live
+        self.trained = len(artifact.items)
+        self._rows = {item_id: self.trained + place for place, item_id in enumerate(live.ids)}
+
+    def __len__(self) -> int:
+        return self.trained + len(self._live.ids)
+
+    def dense(self, item_id: str) -> int | None:
+        """The row of an item; None if there is none."""
+        row = self._artifact.items.dense(item_id)
+        return self._rows.get(item_id) if row is None else row
+
+    def outside(self, row: int) -> str:
+        """The id of a row."""
+        return self._artifact.items.outside(row) if row < self.trained else self._live.ids[row - self.trained]
+
+    def metadata(self, row: int) -> dict[str, Any] | None:
+        """What is known of a row's item: what was put last, else what the artefact says."""
+        if row >= self.trained:
+            return self._live.metadata[row - self.trained]
+        return self._live.changed[row] if row in self._live.changed else self._artifact.item_metadata(row)
+
+    def vectors(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Vectors of rows, float32 [rows, width]."""
+        if not len(self._live.ids):
+            trained: NDArray[np.float32] = self._artifact.item_embeddings[rows]
+            return trained
+        rows = np.asarray(rows)
+        vectors = np.empty((len(rows), self._live.vectors.shape[1]), np.float32)
+        live = rows >= self.trained
+        vectors[~live] = self._artifact.item_embeddings[rows[~live]]
+        vectors[live] = self._live.vectors[rows[live] - self.trained]
+        return vectors
+
+
+class JoinedIndex:
+    """The model's index, and the live items behind it: every one of these is scored, so the merge is exact."""
+
+    def __init__(self, index: ExactIndex, vectors: NDArray[np.float32]) -> None:
+        """Join ``vectors``, float32 [live items, width], to an index."""
+        self._index = index
+        self._vectors = vectors
+        self.kind = index.kind
+
+    def __len__(self) -> int:
+        return len(self._index) + len(self._vectors)
+
+    def top_k(
+        self,
+        query: NDArray[np.float32],
+        k: int,
+        excluded: NDArray[np.integer],
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Ranking:
+        """As the model's index does it, with the live items at the rows after its own."""
+        trained = len(self._index)
+        best = self._index.top_k(query, k, excluded[excluded < trained], None if allowed is None else allowed[:trained])
+        eligible = np.ones(len(self._vectors), dtype=bool) if allowed is None else allowed[trained:].copy()
+        eligible[excluded[excluded >= trained] - trained] = False
+        rows = np.flatnonzero(eligible)
+        scores = np.concatenate([best.scores, (self._vectors[rows] * query.astype(np.float64)).sum(axis=1)])
+        items = np.concatenate([best.items, rows + trained])
+        order = np.lexsort((items, -scores))[:k]
+        return Ranking(items[order], scores[order])
+
+
+class JoinedAttributes:
+    """The attributes of the artefact's items as they are now, and of the live ones behind them."""
+
+    def __init__(self, trained: Attributes, live: LiveTable) -> None:
+        self._trained = trained
+        self._changed_rows = np.array(list(live.changed), dtype=np.int64)
+        changed = list(live.changed.values())
+        self._changed = Attributes(len(changed), changed.__getitem__)
+        self._live = Attributes(len(live.ids), live.metadata.__getitem__)
+
+    def allowed(self, conditions: Mapping[str, Condition]) -> NDArray[np.bool_]:
+        """As ``Attributes.allowed``, bool [items of the artefact + live items]."""
+        tables = (self._trained, self._changed, self._live)
+        known = set().union(*(table.names() for table in tables))
+        for name in conditions:
+            if name not in known:
+                raise UnknownAttributeError(name, sorted(known))
+        trained, changed, live = (table.meeting(conditions) for table in tables)
+        trained[self._changed_rows] = changed
+        return np.concatenate([trained, live])

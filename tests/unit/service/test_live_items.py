@@ -1,0 +1,308 @@
+"""Items put over HTTP: found at once and everywhere, as their content says, until they are deleted or trained."""
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from httpx2 import Response
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from service.app import create_app
+from service.client import Client, ServiceError
+from service.engine import Engine
+from service.filters import OneOf
+from service.live_table import LiveTable
+from service.queries import Query
+from service.schemas import PutItemRequest, RecommendRequest
+from service.settings import Settings
+from tests.unit.service.test_every_answer import publish as random_shop
+from trainer.dataset import TRAIN, Dataset, Modality, SplitSpec
+from trainer.export import publish
+from trainer.recipe import Recipe
+from trainer.training import TrainedStudent
+
+USERS, ITEMS, WIDTH = 30, 24, 4
+
+
+def dataset(items: int = ITEMS) -> Dataset:
+    """Two tastes; features say to which an item belongs."""
+    generator = np.random.default_rng(0)
+    liked = generator.random((USERS, items)) < np.where(
+        np.arange(USERS)[:, None] % 2 == np.arange(items)[None, :] % 2, 0.5, 0.02
+    )
+    users, taken = np.nonzero(liked)
+    features = generator.normal(0, 0.2, (items, 3)).astype(np.float32)
+    features[np.arange(items), np.arange(items) % 2] += 1
+    return Dataset(
+        name="shop",
+        user_ids=[f"u{user}" for user in range(USERS)],
+        item_ids=[f"i{item}" for item in range(items)],
+        users=users,
+        items=taken,
+        labels=np.zeros(len(users), np.int8),
+        timestamps=None,
+        weights=None,
+        modalities={"text": Modality("text", features, np.ones(items, bool), None, None)},
+        catalogue=[{"title": f"Item {item}", "colour": "red" if item % 3 else "blue"} for item in range(items)],
+        split=SplitSpec("given"),
+        fingerprint="f",
+    )
+
+
+def publish_model(store: Path, items: int = ITEMS, modalities: tuple[str, ...] = ("text",)) -> str:
+    data = dataset(items)
+    left, values, right = np.linalg.svd(data.interactions(TRAIN).toarray(), full_matrices=False)
+    users, of_items = ((left * values)[:, :WIDTH], right[:WIDTH].T)
+    trained = TrainedStudent(users.astype(np.float32), of_items.astype(np.float32), {}, {}, {}, {}, {}, 1, 1)
+    return publish(store, data, Recipe(modalities=modalities), 0, trained)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    publish_model(tmp_path / "m")
+    return tmp_path / "m"
+
+
+@pytest.fixture
+def http(models: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(Settings(models=models)), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def shop(http: TestClient) -> Client:
+    return Client("http://testserver", http=http)
+
+
+def mug(**more: Any) -> PutItemRequest:
+    fields: dict[str, Any] = {"metadata": {"title": "Mug", "colour": "green"}, "features": {"text": [1.0, 0.0, 0.1]}}
+    return PutItemRequest(**{**fields, **more})
+
+
+def ids(shop: Client, user_id: str = "u0", **more: Any) -> list[str]:
+    return [item.item_id for item in shop.recommend(RecommendRequest(user_id=user_id, k=100, **more)).items]
+
+
+def picture(kind: str = "PNG", size: tuple[int, int] = (900, 300)) -> str:
+    written = io.BytesIO()
+    Image.new("RGB", size, (10, 200, 30)).save(written, kind)
+    return base64.b64encode(written.getvalue()).decode()
+
+
+def test_an_item_is_found_as_soon_as_it_is_put_and_by_those_it_suits(shop: Client) -> None:
+    before = ids(shop)
+    answer = shop.put_item("new/mug", mug())
+    assert (answer.known, answer.modalities) == (False, ["text"])
+    after = shop.recommend(RecommendRequest(user_id="u0", k=100)).items
+    assert sorted(item.item_id for item in after) == sorted([*before, "new/mug"])
+    (new,) = (item for item in after if item.item_id == "new/mug")
+    assert (new.reason, new.metadata) == ("cold_item", {"title": "Mug", "colour": "green"})
+    assert {item.reason for item in after if item is not new} == {None}
+    ranks = {user: ids(shop, user, exclude_seen=False).index("new/mug") for user in ("u0", "u1")}
+    assert ranks["u0"] < ranks["u1"]
+
+
+def test_an_item_put_is_like_any_other_item(shop: Client, http: TestClient) -> None:
+    shop.put_item("mug", mug())
+    assert ids(shop, filter={"colour": "green"}) == ["mug"]
+    assert shop.item("mug").metadata == {"title": "Mug", "colour": "green"}
+    assert shop.item("mug").popularity == 0
+    alike = [item.item_id for item in shop.similar("mug", 5).items]
+    assert all(int(name[1:]) % 2 == 0 for name in alike)
+    assert "mug" in [item.item_id for item in shop.similar(alike[0], 100).items]
+    taken = shop.recommend(RecommendRequest(history=["mug"], k=3))
+    assert taken.strategy == "history"
+    assert taken.unknown_items == []
+    assert "mug" not in [item.item_id for item in taken.items]
+    assert shop.recommend(RecommendRequest(user_id="nobody", k=100)).items[-1].item_id == "mug"
+    explained = shop.recommend(RecommendRequest(user_id="u0", k=100, explain=True)).items
+    (own,) = (item for item in explained if item.item_id == "mug")
+    assert own.explanation is not None
+    assert sum(part.score for part in own.explanation) == pytest.approx(own.score, rel=1e-5, abs=1e-7)
+
+
+def test_what_is_deleted_is_gone_and_what_is_put_again_is_back(shop: Client, http: TestClient) -> None:
+    shop.put_item("mug", mug())
+    shop.retire_item("mug")
+    assert "mug" not in ids(shop)
+    assert http.get("/items/mug").status_code == 404
+    shop.put_item("mug", mug(metadata={"title": "Another"}))
+    assert "mug" in ids(shop)
+    assert shop.item("mug").metadata == {"title": "Another"}
+
+
+def test_the_metadata_of_a_known_item_change_and_its_vector_stays(shop: Client) -> None:
+    before = shop.recommend(RecommendRequest(user_id="u0", k=100)).items
+    answer = shop.put_item("i3", PutItemRequest(metadata={"title": "Renamed", "size": 7}))
+    assert (answer.known, answer.modalities) == (True, [])
+    after = shop.recommend(RecommendRequest(user_id="u0", k=100)).items
+    assert [(item.item_id, item.score) for item in after] == [(item.item_id, item.score) for item in before]
+    assert shop.item("i3").metadata == {"title": "Renamed", "size": 7}
+    assert ids(shop, filter={"size": 7}, exclude_seen=False) == ["i3"]
+    assert "i3" not in ids(shop, filter={"colour": {"in": ["red", "blue"]}}, exclude_seen=False)
+
+
+def test_an_item_outlives_a_restart_and_a_swap_until_the_model_knows_it(models: Path) -> None:
+    with TestClient(create_app(Settings(models=models))) as http:
+        Client("http://testserver", http=http).put_item("i24", mug())
+    with TestClient(create_app(Settings(models=models))) as http:
+        shop = Client("http://testserver", http=http)
+        assert shop.similar("i24", 1).items[0].item_id != "i24"
+        (first,) = [item for item in shop.recommend(RecommendRequest(user_id="u0", k=100)).items if item.reason]
+        version = publish_model(models, ITEMS - 1)
+        http.app.state.live.refresh()  # type: ignore[attr-defined]
+        answer = shop.recommend(RecommendRequest(user_id="u0", k=100))
+        (second,) = [item for item in answer.items if item.reason]
+        assert (answer.model_version, first.item_id, second.item_id) == (version, "i24", "i24")
+        assert second.score != first.score
+        publish_model(models, ITEMS + 1)
+        http.app.state.live.refresh()  # type: ignore[attr-defined]
+        answer = shop.recommend(RecommendRequest(user_id="u0", k=100, exclude_seen=False))
+        assert [item.item_id for item in answer.items].count("i24") == 1
+        assert [item for item in answer.items if item.reason] == []
+
+
+def test_another_process_follows(models: Path) -> None:
+    """Two services on one Redis; the second hears of the change or looks by itself."""
+    with TestClient(create_app(Settings(models=models))) as one, TestClient(create_app(Settings(models=models))) as two:
+        here, there = (Client("http://testserver", http=http) for http in (one, two))
+        here.put_item("mug", mug())
+        two.app.state.overlay.look()  # type: ignore[attr-defined]
+        assert "mug" in ids(there)
+        here.retire_item("mug")
+        two.app.state.overlay.look()  # type: ignore[attr-defined]
+        assert "mug" not in ids(there)
+
+
+def test_a_picture_is_kept_small_and_shown(shop: Client, http: TestClient) -> None:
+    shop.put_item("mug", mug(image=picture()))
+    answer = http.get("/items/mug/image")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    assert Image.open(io.BytesIO(answer.content)).size == (512, 171)
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "says"),
+    [
+        ({}, "#/features", "nothing says what the item is like: give features of text"),
+        ({"features": {"text": [1.0, 2.0]}}, "#/features/text", "must have 3 numbers, has 2"),
+        ({"features": {"sound": [1.0]}}, "#/features/sound", "the model takes text"),
+        ({"features": {"text": [0.0, 0, 0]}}, "#/features/text", "must not be all zero"),
+        ({"features": {"text": [1e300, 0, 0]}}, "#/features/text", "single precision"),
+        ({"image": "no base64!"}, "#/image", "is not base64"),
+        ({"image": base64.b64encode(b"no picture").decode()}, "#/image", "is no picture that is understood"),
+        ({"image": picture(size=(1, 1))}, "#/image", "no picture to go by"),
+        ({"metadata": {"text": "x" * 40_000}}, "#/metadata", "at most 32768 bytes"),
+        ({"metadata": {}, "colour": "red"}, "#/colour", "Extra inputs"),
+    ],
+)
+def test_what_cannot_be_an_item_is_refused_by_field(
+    http: TestClient, body: dict[str, Any], pointer: str, says: str
+) -> None:
+    answer = http.put("/items/mug", json=body)
+    assert answer.status_code == 422
+    assert [(error["pointer"], says in error["detail"]) for error in answer.json()["errors"]] == [(pointer, True)]
+    assert http.get("/items/mug").status_code == 404
+
+
+def test_metadata_that_no_answer_could_hold_are_refused(http: TestClient) -> None:
+    body = '{"metadata": {"price": NaN}, "features": {"text": [1, 0, 0]}}'
+    answer: Response = http.put("/items/mug", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422)
+
+
+def test_a_model_without_a_tower_says_that_it_cannot_place_items(tmp_path: Path) -> None:
+    publish_model(tmp_path, modalities=())
+    with TestClient(create_app(Settings(models=tmp_path))) as http:
+        shop = Client("http://testserver", http=http)
+        with pytest.raises(ServiceError, match="no item tower") as caught:
+            shop.put_item("mug", mug())
+        assert caught.value.status == 409
+        assert shop.put_item("i1", PutItemRequest(metadata={"title": "Renamed"})).known
+
+
+def test_without_room_an_item_is_refused_and_says_what_to_do(
+    http: TestClient, shop: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = http.app.state.overlay._state.live_items  # type: ignore[attr-defined]
+    original = items.put
+    monkeypatch.setattr(items, "put", lambda item: original(item, most_items=1))
+    shop.put_item("a", mug())
+    with pytest.raises(ServiceError, match="train, so that the model knows them, or delete some") as caught:
+        shop.put_item("b", mug())
+    assert caught.value.status == 507
+    shop.put_item("a", mug(metadata={"title": "Changed"}))
+
+
+@given(
+    data=st.data(), seed=st.integers(0, 10_000), items=st.integers(1, 12), live=st.integers(0, 6), k=st.integers(1, 25)
+)
+@settings(deadline=None, max_examples=80)
+def test_with_live_items_exactly_the_eligible_ones_each_once_by_score(
+    data: st.DataObject, seed: int, items: int, live: int, k: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    engine, catalogue = random_shop(generator, 3, items)
+    vectors = generator.integers(-2, 3, (live, 3)).astype(np.float32)
+    table = LiveTable(
+        [f"n{place}" for place in range(live)], vectors, [{"colour": "red"}] * live, {0: {"colour": "new"}}
+    )
+    joined = engine.with_live(table)
+    everything = [f"i{item}" for item in range(items)] + list(table.ids)
+    left_out = data.draw(st.lists(st.sampled_from(everything), max_size=5))
+    retired = data.draw(st.lists(st.sampled_from(everything), max_size=3))
+    wanted = data.draw(st.sampled_from([None, "red", "new"]))
+    colours = [{"colour": "new"}, *catalogue[1:], *table.metadata]
+    if wanted is not None and not any(wanted in _values(entry) for entry in colours):
+        wanted = None
+    query = Query(
+        user_id=data.draw(st.sampled_from(["u0", "u1", "nobody"])),
+        history=data.draw(st.lists(st.sampled_from(everything), max_size=3)),
+        k=k,
+        exclude_seen=False,
+        exclude_items=left_out,
+        filter={} if wanted is None else {"colour": OneOf([wanted])},
+        diversity=data.draw(st.sampled_from([0.0, 0.5])),
+    )
+
+    answered = joined.recommend(query, joined.rows(retired))
+
+    eligible = {
+        item_id
+        for item_id, entry in zip(everything, colours, strict=True)
+        if item_id not in left_out and item_id not in retired and (wanted is None or wanted in _values(entry))
+    }
+    got = [item.item_id for item in answered.items]
+    assert len(got) == len(set(got)) == min(k, len(eligible))
+    assert set(got) <= eligible
+    assert {item.item_id for item in answered.items if item.reason} == {name for name in got if name[0] == "n"}
+    if query.diversity == 0 and got:
+        scores = _scores(joined, query, everything)
+        best = sorted(eligible, key=lambda name: (-scores[name], everything.index(name)))
+        if answered.strategy != "popular":
+            np.testing.assert_allclose([scores[name] for name in got], [scores[name] for name in best[:k]], atol=1e-5)
+    assert engine.recommend(Query(user_id="u0", k=50, exclude_seen=False)).items == (
+        Engine(engine.artifact).recommend(Query(user_id="u0", k=50, exclude_seen=False)).items
+    )
+
+
+def _values(entry: dict[str, Any]) -> list[Any]:
+    value = entry.get("colour")
+    return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)]
+
+
+def _scores(engine: Engine, query: Query, names: list[str]) -> dict[str, float]:
+    """Every item asked for by itself."""
+    scores = {}
+    for name in names:
+        others = [other for other in names if other != name]
+        alone = Query(user_id=query.user_id, history=query.history, k=1, exclude_seen=False, exclude_items=others)
+        scores[name] = engine.recommend(alone).items[0].score
+    return scores
