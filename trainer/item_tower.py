@@ -83,10 +83,10 @@ class ModalityMap:
 
     def parts(self, features: Matrix) -> Matrix:
         """(items, width) of features (items, d_m)."""
-        unit = _unit(features - self.mean)
+        unit = unit_rows(features - self.mean)
         others, carried = self.others.astype(np.float32), self.carried.astype(np.float32)
-        cosines, neighbours = _nearest(others, unit, min(NEIGHBOURS, len(others)))
-        weights = _neighbour_weights(cosines)
+        cosines, neighbours = nearest(others, unit, min(NEIGHBOURS, len(others)))
+        weights = neighbour_weights(cosines)
         return np.asarray(
             unit @ self.matrix + np.einsum("nk,nkw->nw", weights, carried[neighbours]) + self.offset, np.float32
         )
@@ -218,7 +218,7 @@ class _ModalityFit:
 
 def _fit_modality(features: Matrix, rows: NDArray[np.int64], target: _Target) -> _ModalityFit:
     mean = features[rows].mean(axis=0)
-    unit = _unit(features[rows] - mean)
+    unit = unit_rows(features[rows] - mean)
     directions = _leading_directions(unit, MOST_DIRECTIONS)
     weights, outputs = target.item_weights[rows], target.centred[rows]
     likely = np.sort(np.argsort(-weights, kind="stable")[:MOST_NEIGHBOURS])
@@ -246,13 +246,13 @@ def _fit_modality(features: Matrix, rows: NDArray[np.int64], target: _Target) ->
 
 def _means_of_others(unit: Matrix, likely: NDArray[np.int64], outputs: NDArray[np.float64]) -> NDArray[np.float64]:
     """(rows, width), the weighed mean of each row's neighbours among the ``likely`` rows, itself not among them."""
-    cosines, neighbours = _nearest(unit[likely], unit, min(NEIGHBOURS + 1, len(likely)))
-    weights = _neighbour_weights(np.where(likely[neighbours] == np.arange(len(unit))[:, None], 0, cosines))
+    cosines, neighbours = nearest(unit[likely], unit, min(NEIGHBOURS + 1, len(likely)))
+    weights = neighbour_weights(np.where(likely[neighbours] == np.arange(len(unit))[:, None], 0, cosines))
     means: NDArray[np.float64] = np.einsum("nk,nkw->nw", weights, outputs[likely][neighbours])
     return means
 
 
-def _nearest(others: Matrix, unit: Matrix, count: int) -> tuple[Matrix, NDArray[np.int64]]:
+def nearest(others: Matrix, unit: Matrix, count: int) -> tuple[Matrix, NDArray[np.int64]]:
     """Cosines and indices (rows, count) of the nearest of the other unit vectors."""
     index = faiss.IndexFlatIP(others.shape[1])
     index.add(np.ascontiguousarray(others))
@@ -260,7 +260,8 @@ def _nearest(others: Matrix, unit: Matrix, count: int) -> tuple[Matrix, NDArray[
     return cosines, neighbours
 
 
-def _neighbour_weights(cosines: Matrix) -> Matrix:
+def neighbour_weights(cosines: Matrix) -> Matrix:
+    """What each neighbour counts, (rows, neighbours), by its cosine; a row sums to 1, or to 0 without any alike."""
     weights = np.maximum(cosines, 0) ** COSINE_POWER
     return np.asarray(weights / np.maximum(weights.sum(axis=1, keepdims=True), LEAST_WEIGHT), dtype=np.float32)
 
@@ -475,7 +476,8 @@ def _leading_directions(rows: Matrix, most: int) -> Matrix | None:
     return found
 
 
-def _unit(rows: Matrix) -> Matrix:
+def unit_rows(rows: Matrix) -> Matrix:
+    """Rows (n, any) brought to length 1; zeros stay."""
     lengths = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return np.asarray(rows / lengths, dtype=np.float32)
 

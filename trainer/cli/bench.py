@@ -173,6 +173,49 @@ def fold_in(
     output.stdout.print(f"folding in keeps {kept:.1%} of recall@20", highlight=False)
 
 
+@app.command()
+def cold(
+    dataset: Annotated[Path, typer.Argument(help="Dataset directory with features.", show_default=False)],
+    recipe: Annotated[str, typer.Option(help="A packaged recipe or a YAML file.")] = "default",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set one value of the recipe; repeatable."),
+    ] = None,
+    share: Annotated[float, typer.Option(min=0.001, max=0.5, help="Of the items, to hold out.")] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the items held out and of the training.")] = 0,
+    puts: Annotated[int, typer.Option(min=0, help="Held-out items to put into a running service; 0 starts none.")] = 20,
+    json_: output.JsonOption = False,
+) -> None:
+    """Items nobody has taken yet: found by the tower, by neighbours, by content alone; and how soon after a PUT."""
+    from trainer.cli.training import train_and_publish
+    from trainer.dataset import load_dataset
+    from trainer.measurement.cold_items import measure_cold_items
+    from trainer.measurement.cold_split import hold_items_out
+    from trainer.measurement.put_time import put_seconds
+    from trainer.recipe import load_recipe
+
+    chosen = load_recipe(recipe, set_ or [])
+    with output.reading(dataset) as progress:
+        data = load_dataset(dataset, progress=progress)
+    with tempfile.TemporaryDirectory(prefix="mts4mm-bench-") as folder:
+        store = Path(folder)
+        found = measure_cold_items(data, share, seed, lambda part: train_and_publish(part, chosen, seed, store)[0])
+        seconds = put_seconds(store, hold_items_out(data, share, seed), puts) if puts else []
+    if json_:
+        output.print_json({"dataset": data.name, "seed": seed, **asdict(found), "put_seconds": seconds})
+        return
+    rows = [("random", f"{found.random:.4f}", "", "")]
+    for name, among_cold in found.among_cold.items():
+        among_all, warm = found.among_all.get(name), found.warm_with.get(name)
+        shown = "" if warm is None else f"{warm:.4f} ({warm / found.warm - 1:+.1%})"
+        rows.append((name, f"{among_cold:.4f}", "" if among_all is None else f"{among_all:.4f}", shown))
+    title = f"{data.name}, {found.items} items held out, {found.users} users, recall@20; the others' {found.warm:.4f}"
+    output.print_table(title, ("way", "among held-out", "among all", "the others', with them"), rows)
+    if seconds:
+        words = f"from PUT to found: median {statistics.median(seconds):.3f} s, at most {max(seconds):.3f} s"
+        output.stdout.print(f"{words}, {len(seconds)} items", highlight=False)
+
+
 def _print_figures(title: str, figures: dict[str, list[dict[str, float]]], as_json: bool) -> None:
     if as_json:
         output.print_json(figures)
