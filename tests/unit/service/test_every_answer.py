@@ -1,6 +1,7 @@
 """What must hold of every answer, whatever the catalogue and whatever is asked: checked against plain Python."""
 
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from service.engine import Engine
 from service.filters import Between, Condition, OneOf
 from service.queries import Query
+from service.recent import SinceTraining
 from shared import artifact
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
 
@@ -75,13 +77,23 @@ def test_exactly_the_eligible_items_each_once(data: st.DataObject, seed: int, it
         exclude_items=data.draw(st.lists(ids, max_size=5)),
         filter={name: data.draw(conditions[name]) for name in known if data.draw(st.booleans())},
         diversity=data.draw(st.sampled_from([0.0, 0.3, 1.0])),
+        since=SinceTraining(
+            taken=data.draw(st.dictionaries(ids, st.sampled_from([0.3, 1.0, 2.5]), max_size=4)),
+            seen=data.draw(st.sets(ids, max_size=2)),
+            hidden=data.draw(st.sets(ids, max_size=3)),
+            forgotten_at=data.draw(st.sampled_from([None, datetime(2026, 1, 1, tzinfo=UTC)])),
+        ),
     )
+    retired = data.draw(st.sets(ids, max_size=6))
 
-    answered = engine.recommend(query)
+    answered = engine.recommend(query, engine.rows(retired))
 
-    user = engine.artifact.users.dense(query.user_id) if query.user_id else None
+    known = query.user_id if query.since.forgotten_at is None else None
+    user = engine.artifact.users.dense(known) if known else None
     seen = set() if user is None else {f"i{item}" for item in engine.artifact.seen(user)}
-    left_out = set(query.exclude_items) | ((seen | set(query.history)) if query.exclude_seen else set())
+    taken = set(query.history) | set(query.since.taken) | set(query.since.seen)
+    left_out = set(query.exclude_items) | set(query.since.hidden) | retired
+    left_out |= (seen | taken) if query.exclude_seen else set()
     eligible = {
         f"i{item}"
         for item, entry in enumerate(catalogue)
