@@ -105,8 +105,8 @@ def _vectors(split: ColdSplit, student: TrainedStudent) -> dict[str, Matrix]:
 
 def _neighbour_vectors(split: ColdSplit, items: Matrix) -> Matrix:
     """The mean over modalities of the nearest items' vectors, Eq. 6-7 and 12 with new nodes."""
-    total = np.zeros((len(split.cold_items), items.shape[1]), np.float32)
-    count = np.zeros((len(split.cold_items), 1), np.float32)
+    total = np.zeros((len(split.cold_items), items.shape[1]))
+    count = np.zeros((len(split.cold_items), 1))
     for name, features in split.features.items():
         modality = split.warm.modalities[name]
         rows = np.flatnonzero(modality.present)
@@ -119,7 +119,7 @@ def _neighbour_vectors(split: ColdSplit, items: Matrix) -> Matrix:
         )
         total[there] += np.einsum("nk,nkw->nw", neighbour_weights(cosines), items[rows[neighbours]])[there]
         count[there] += 1
-    means: Matrix = total / np.maximum(count, 1)
+    means: Matrix = (total / np.maximum(count, 1)).astype(np.float32)
     return means
 
 
