@@ -329,7 +329,7 @@ def _scale(tower: FittedTower, fits: list[_ModalityFit], dataset: Dataset, users
     scores[taken] = -np.inf
 
     def found(stretched: Matrix) -> int:
-        scores[:, cold] = np.where(taken[:, cold], -np.inf, stretched)
+        scores[:, cold] = stretched  # also for those who took them: they would find a new item like it first of all
         best = top_items(torch.from_numpy(scores), CUTOFF)
         return int(np.take_along_axis(relevant, best, axis=1).sum())
 

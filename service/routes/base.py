@@ -75,6 +75,7 @@ ITEM_PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 PUT_PROBLEMS: dict[int | str, dict[str, Any]] = {
     **PROBLEMS,
+    404: {"model": Problem, "description": "The id has a line end, which no path may have."},
     409: {"model": Problem, "description": "The model cannot place items by their content."},
     503: {"model": Problem, "description": f"No model is loaded. {STATE_AWAY}"},
     507: {"model": Problem, "description": "There is no room for another live item: train, or delete some."},

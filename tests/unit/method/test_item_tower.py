@@ -151,8 +151,8 @@ def test_no_stretch_hides_more_warm_items_than_it_may(small_dataset: Dataset, mo
         count = 0
         for user in np.flatnonzero(will.any(axis=1)):
             scores = items @ users[user]
-            scores[cold[0]] = -np.inf if scale is None else scale * (vectors[0] @ users[user])
             scores[took[user]] = -np.inf
+            scores[cold[0]] = -np.inf if scale is None else scale * (vectors[0] @ users[user])
             best = int(np.argmax(scores))
             count += bool(will[user, best]) and best not in cold[0]
         return count
