@@ -18,6 +18,7 @@ from trainer.cli import (
     nightly,
     output,
     serving,
+    simulate,
     training,
     tune,
 )
@@ -40,6 +41,7 @@ app.command("train")(training.train)
 app.command("evaluate")(training.evaluate)
 app.command("nightly")(nightly.nightly)
 app.command("schedule")(nightly.schedule)
+app.command("simulate")(simulate.simulate)
 app.command("tune")(tune.tune)
 app.command("validate")(data.validate)
 app.command("encode")(encoders.encode)

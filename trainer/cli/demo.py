@@ -43,7 +43,7 @@ def demo(
     output.say(f"training on {len(data.user_ids)} users, {len(data.item_ids)} items, {len(data.users)} purchases ...")
     trained, version, _ = train_and_publish(data, load_recipe("demo"), 0, store)
     output.say(f"test recall@20 {trained.test['recall@20']:.4f}; published {store / version}")
-    with _service(store, _free_port(port), shop) as url:
+    with running_service(store, free_port(port), shop) as url:
         _show_answer(url, data.user_ids[0])
         output.say(f"\nfrom nothing to this answer: {time.perf_counter() - started:.0f} s")
         if not once:
@@ -51,7 +51,8 @@ def demo(
 
 
 @contextmanager
-def _service(store: Path, port: int, shop: Path) -> Iterator[str]:
+def running_service(store: Path, port: int, shop: Path) -> Iterator[str]:
+    """Run the service on this machine; its URL once it is healthy."""
     process = subprocess.Popen(service_command(store, HOST, port, shop))  # noqa: S603 - our own interpreter
     url = f"http://{HOST}:{port}"
     try:
@@ -95,7 +96,8 @@ def _show_answer(url: str, user: str) -> None:
     output.print_json(answer)
 
 
-def _free_port(wanted: int) -> int:
+def free_port(wanted: int) -> int:
+    """The port that is wanted, or a free one if it is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -54,6 +54,16 @@ class ShopTruth:
     users: Ints
     items: Ints
 
+    def appeal(self) -> Floats:
+        """(U, I) how much each item appeals to each user, as log-odds up to a constant of the user."""
+        liked = (
+            (self.user_circles, self.item_circle),
+            (self.user_styles, self.item_style),
+            (self.user_themes, self.item_theme),
+        )
+        taste = sum(self.user_mix[:, [kind]] * likes[:, group] for kind, (likes, group) in enumerate(liked))
+        return np.asarray(_PULL * taste + self.item_popularity)
+
 
 def draw_shop(seed: int, *, users: int, items: int) -> ShopTruth:
     """Draw the tastes of ``users`` users and what they bought of ``items`` items."""
