@@ -55,7 +55,11 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
-        return socket.create_server(address, family=family)
+        listener = socket.create_server(address, family=family)
+        # asyncio sets it on connections whose listener says it is TCP, which this one does not. Without it the second
+        # half of an answer waits for the client to acknowledge the first, for up to 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         raise UserError(
             f"cannot listen on {host} port {port}: {error.strerror}. Choose another --host or --port"
