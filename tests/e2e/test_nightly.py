@@ -193,3 +193,20 @@ def test_only_one_night_at_a_time(opened: Opened, tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(ends) in ([Outcome.PROMOTED, Outcome.BUSY], [Outcome.PROMOTED, Outcome.NOTHING_NEW])
+
+
+def test_a_service_that_does_not_take_the_new_model_brings_the_champion_back(opened: Opened, tmp_path: Path) -> None:
+    """The service follows another folder, so that it never answers with the night's version."""
+    from tests.integration.test_service_process import service
+
+    settings = settings_file(tmp_path, confirm_seconds=1)
+    store, elsewhere = opened.copy(tmp_path), opened.copy(tmp_path / "elsewhere")
+    live = artifact.current_version(store)
+    send(store, opened.shop.later)
+    with service(elsewhere, tmp_path / "log") as running:
+        ended = night(opened.shop.base, store, settings, service=running.url)
+    assert ended == Outcome.ROLLED_BACK
+    assert artifact.current_version(store) == live
+    assert len(versions(store)) == 2
+    assert report(store)["outcome"] == "rolled_back"
+    assert f"still answers with {live}" in report(store)["reason"]

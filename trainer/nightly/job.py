@@ -364,7 +364,7 @@ class Night:
         version = self._result("publish")["version"]
         if self._service is None:
             return {"asked": False}
-        if not self._service.confirm(version):
+        if not self._service.confirm(version, self._settings.confirm_seconds):
             answers = self._service.version() or "nothing"
             self._roll_back(version, f"the service still answers with {answers} and not with {version}")
         self._drop_live_items()

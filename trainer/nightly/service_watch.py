@@ -18,7 +18,6 @@ from shared.errors import UserError
 
 KEY_VARIABLE = "MTS4MM_API_KEY"
 """The environment variable with the key to ask with, where the service wants one."""
-CONFIRM_SECONDS = 120.0
 ANSWER_SECONDS = 10.0
 PAUSE_SECONDS = 0.5
 MOST_ERRORS = 0.01
@@ -80,7 +79,7 @@ class Service:
             return None
         return version if isinstance(version, str) else None
 
-    def confirm(self, version: str, seconds: float = CONFIRM_SECONDS) -> bool:
+    def confirm(self, version: str, seconds: float) -> bool:
         """Wait until a version answers; whether it does."""
         deadline = time.monotonic() + seconds
         while self.version() != version:

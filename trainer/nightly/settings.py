@@ -66,6 +66,7 @@ class NightlySettings(_Settings):
     keep: int = Field(7, ge=2, description="versions of models to keep")
     minutes: float = Field(240, gt=0, description="the time budget; training stops in time to be judged")
     memory_mb: float | None = Field(None, gt=0, description="the memory budget; null for none")
+    confirm_seconds: float = Field(120, gt=0, description="how long the service may take to answer with a new model")
     watch_seconds: float = Field(60, ge=0, description="how long the service is watched after the activation")
 
 
