@@ -53,7 +53,7 @@ def simulate(
 def _live(folder: Path, days: int, users: int, items: int, epochs: int, seed: int) -> list[Day]:
     from shared import artifact
     from trainer.cli.demo import free_port, running_service
-    from trainer.cli.nightly import run_night, state_opener
+    from trainer.cli.nightly import run_night
     from trainer.nightly.job import Places
     from trainer.nightly.settings import GateSettings, NightlySettings, TrainSettings
     from trainer.simulation.week import Shop
@@ -78,7 +78,7 @@ def _live(folder: Path, days: int, users: int, items: int, epochs: int, seed: in
             ended = run_night(places, settings)
             return ("busy", "") if ended is None else (ended.outcome.word, ended.reason)
 
-        shop = Shop(world, store, url, state_opener(store), str(artifact.current_version(store)))
+        shop = Shop(world, store, url, str(artifact.current_version(store)))
         for number in range(1, days + 1):
             day = shop.day(number, days, night)
             lived.append(day)

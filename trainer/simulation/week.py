@@ -3,7 +3,6 @@
 import json
 import urllib.request
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import scipy.sparse as sp
 
 from shared import artifact
 from shared.events import Event, encode
-from shared.state import UserState
 from trainer.nightly.contenders import positions, standing
 from trainer.simulation.world import BEST, SHOWN, World
 
@@ -59,18 +57,15 @@ class Shop:
     world: World
     store: Path
     url: str
-    open_state: Callable[[], AbstractContextManager[UserState]]
     first: str
 
     def day(self, number: int, days: int, night: Night) -> Day:
         """Live through a day and its night; the last day's log is poisoned."""
         poisoned = number == days
         arrived = self.world.next_day(days - number + 1)
-        with self.open_state() as state:
-            for item in arrived:
-                state.live_items.put(item)
-            if arrived:
-                state.announce()
+        for item_id, body in arrived:
+            if body["features"]:
+                self._send_to("PUT", f"/items/{item_id}", json.dumps(body).encode())
         events = [event for user in self._shopping() for event in self._shop(user)]
         if poisoned:
             events += self.world.poison(POISON_EACH)
@@ -101,15 +96,18 @@ class Shop:
         return [user for user in range(self.world.users) if rng.random() < SHOPPING]
 
     def _shop(self, user: int) -> list[Event]:
-        answer = self._post("/recommend", json.dumps({"user_id": self.world.user_ids[user], "k": SHOWN}).encode())
+        answer = self._send_to(
+            "POST", "/recommend", json.dumps({"user_id": self.world.user_ids[user], "k": SHOWN}).encode()
+        )
         known = set(self.world.item_ids[: self.world.items])
         return self.world.purchases(user, [item["item_id"] for item in answer["items"] if item["item_id"] in known])
 
     def _send(self, events: Sequence[Event]) -> None:
-        self._post("/events", f'{{"events":[{",".join(map(encode, events))}]}}'.encode())
+        self._send_to("POST", "/events", f'{{"events":[{",".join(map(encode, events))}]}}'.encode())
 
-    def _post(self, path: str, body: bytes) -> Any:
-        request = urllib.request.Request(f"{self.url}{path}", body, {"content-type": "application/json"})  # noqa: S310
+    def _send_to(self, method: str, path: str, body: bytes) -> Any:
+        headers = {"content-type": "application/json"}
+        request = urllib.request.Request(f"{self.url}{path}", body, headers, method=method)  # noqa: S310
         with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - our own loopback address
             return json.load(response)
 

@@ -3,18 +3,19 @@
 Made from the demo shop. Tastes drift from day to day; users join, and items arrive with their pictures.
 """
 
+import base64
 import csv
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.events import Event
-from shared.state.live_items import LiveItem
 from trainer.demo_shop import make_shop
 from trainer.demo_shop.truth import ShopTruth, draw_shop
 
@@ -59,8 +60,8 @@ class World:
         appeal = np.where(self.had, -np.inf, self.truth.appeal())[: self.users, : self.items]
         return np.argsort(-appeal, axis=1)[:, :BEST]
 
-    def next_day(self, days_left: int) -> list[LiveItem]:
-        """Let tastes drift, users join and items arrive; returns the new items."""
+    def next_day(self, days_left: int) -> list[tuple[str, dict[str, Any]]]:
+        """Let tastes drift, users join and items arrive; returns the new items, see `_new_item`."""
         turning = self.rng.random(len(self.user_ids)) < DRIFT
         styles, themes = self.truth.user_styles.copy(), self.truth.user_themes.copy()
         for likes in (styles, themes):
@@ -69,7 +70,7 @@ class World:
         self.users += -(-(len(self.user_ids) - self.users) // max(days_left, 1))
         first, self.items = self.items, self.items + -(-(len(self.item_ids) - self.items) // max(days_left, 1))
         self.now += timedelta(days=1)
-        return [self._live(item) for item in range(first, self.items)]
+        return [self._new_item(item) for item in range(first, self.items)]
 
     def purchases(self, user: int, shown: Sequence[str]) -> list[Event]:
         """What a user buys today, having been shown some items, and that they have it now."""
@@ -100,12 +101,19 @@ class World:
             timestamp=self.now + timedelta(seconds=int(self.rng.integers(86_000))),
         )
 
-    def _live(self, item: int) -> LiveItem:
+    def _new_item(self, item: int) -> tuple[str, dict[str, Any]]:
+        """An item's id, and what is put of it."""
         row = self.rows[item]
-        features = {name: table[item] for name, table in self.features.items() if np.isfinite(table[item]).all()}
-        picture = self.shop / row["image"] if row["image"] else None
-        metadata = {name: value for name, value in row.items() if name != "item_id" and value}
-        return LiveItem(row["item_id"], metadata, features, picture=None if picture is None else picture.read_bytes())
+        features = {
+            name: table[item].tolist() for name, table in self.features.items() if np.isfinite(table[item]).all()
+        }
+        body: dict[str, Any] = {
+            "metadata": {name: value for name, value in row.items() if name != "item_id" and value},
+            "features": features,
+        }
+        if row["image"]:
+            body["image"] = base64.b64encode((self.shop / row["image"]).read_bytes()).decode()
+        return row["item_id"], body
 
 
 def open_world(folder: Path, *, users: int, items: int, seed: int) -> World:
