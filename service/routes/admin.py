@@ -7,6 +7,7 @@ from starlette.exceptions import HTTPException
 
 from service.access import requires
 from service.live_model import LiveModel, try_out
+from service.model_mirror import ModelMirror
 from service.overlay import Overlay
 from service.routes.base import ADMIN_PROBLEMS, CurrentOverlay
 from service.schemas import ActivationResponse, ModelsResponse, ModelVersion
@@ -45,7 +46,7 @@ def activate(version: str, request: Request, overlay: CurrentOverlay) -> Activat
     return _switched(request, overlay)
 
 
-@router.post("/rollback", operation_id="roll_back", responses={409: ADMIN_PROBLEMS[409]})
+@router.post("/rollback", operation_id="roll_back", responses={status: ADMIN_PROBLEMS[status] for status in (409, 503)})
 def rollback(request: Request, overlay: CurrentOverlay) -> ActivationResponse:
     """Serve the version again that was served before the current one."""
     try:
@@ -57,6 +58,12 @@ def rollback(request: Request, overlay: CurrentOverlay) -> ActivationResponse:
 
 def _switched(request: Request, overlay: Overlay) -> ActivationResponse:
     live: LiveModel = request.app.state.live
+    mirror: ModelMirror | None = request.app.state.mirror
+    if mirror is not None:
+        try:
+            mirror.push()
+        except UserError as error:
+            raise HTTPException(503, f"Not told to the object store, whose version comes back: {error}") from None
     result = live.refresh()
     _announce(overlay)
     if result.after is None or result.reason is not None:

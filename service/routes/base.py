@@ -103,6 +103,7 @@ ADMIN_PROBLEMS: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "There is no such version."},
     409: {"model": Problem, "description": "The version cannot be served; the live one stays."},
     422: PROBLEMS[422],
+    503: {"model": Problem, "description": "The object store cannot be reached, and its version comes back."},
 }
 
 

@@ -161,6 +161,16 @@ def test_the_service_follows_the_object_store(url: str, tmp_path: Path, monkeypa
         assert client.post("/recommend", json={"user_id": "ann"}).json()["model_version"] == second
 
 
+def test_a_rollback_over_http_is_the_object_stores_too(url: str, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    first, _ = publish(here), publish(here)
+    ObjectStore(url, here).push()
+    settings = Settings(models=tmp_path / "pod", models_url=url, state=tmp_path / "state")
+    with TestClient(app.create_app(settings)) as client:
+        assert client.post("/admin/rollback", json={}).json()["live"] == first
+    assert ObjectStore(url, here).pull() == first
+
+
 def test_an_object_store_that_is_away_degrades_the_service_and_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,7 +56,7 @@ def nightly(
     if print_settings:
         _print_settings(chosen)
         return
-    places = Places(dataset, models, log or models / LOG_FOLDER, service)
+    places = Places(dataset, models, log or models / LOG_FOLDER, service, state_settings().models_url)
     ended = run_night(places, chosen, device=device, dry_run=dry_run, fresh=fresh)
     if ended is None:
         output.say(f"{places.own}: another night is going on")
@@ -104,6 +104,8 @@ def run_night(
         with lock:
             night = None
             try:
+                if places.models_url is not None:
+                    _follow_object_store(places.models_url, places.store)
                 with _shown() as watcher:
                     night = Night(
                         places,
@@ -121,6 +123,13 @@ def run_night(
                 raise
     except BlockingIOError:
         return None
+
+
+def _follow_object_store(url: str, models: Path) -> None:
+    """What is live there is the champion: somebody may have rolled back since the last night."""
+    from shared.object_store import ObjectStore
+
+    ObjectStore(url, models).pull()
 
 
 def state_opener(models: Path) -> Callable[[], AbstractContextManager[UserState]]:

@@ -71,12 +71,14 @@ class Places:
         store: of models; the night's own folder is in it.
         log: of events.
         service: URL of the running service; None where there is none to ask.
+        models_url: the object store that the store is a copy of; None where there is none.
     """
 
     base: Path
     store: Path
     log: Path
     service: str | None = None
+    models_url: str | None = None
 
     @property
     def own(self) -> Path:
@@ -445,6 +447,11 @@ class Night:
         return [users.outside(place * len(users) // USERS_ASKED) for place in range(min(USERS_ASKED, len(users)))]
 
     def _announce(self) -> None:
+        """Tell the services of another current version: by the object store, if there is one, and by Redis."""
+        if self._places.models_url is not None:
+            from shared.object_store import ObjectStore
+
+            ObjectStore(self._places.models_url, self._places.store).push()
         with self._open_state() as state:
             patiently(state.announce)
 
