@@ -40,6 +40,7 @@ lock: $(READY)
 			--no-emit-index-url --no-emit-find-links --unsafe-package torch \
 			$$([ $$side = trainer ] && echo "--extra trainer --extra text --extra object-store" || echo "--extra service --extra object-store") \
 			--output-file deploy/requirements-$$side.lock pyproject.toml || exit 1; \
+		sed -i '/^torch==/,/^    #/d' deploy/requirements-$$side.lock; \
 	done
 
 # On a machine with a container engine; takes a quarter of an hour.
