@@ -31,6 +31,8 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --recursive --severity-level medium --configfile pyproject.toml shared service trainer deploy
+	$(BIN)/pip-audit --progress-spinner off --disable-pip --require-hashes \
+		-r deploy/requirements-service.lock -r deploy/requirements-trainer.lock
 
 # Pins, with hashes, everything the images install but torch, whose CPU and CUDA builds differ in theirs.
 lock: $(READY)
