@@ -84,4 +84,5 @@ def _line(artifact: Artifact, item: int) -> str:
 
 
 def _plain(text: str) -> str:
-    return _NO_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    folded = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    return _NO_WORD.sub(" ", folded.casefold()).strip()

@@ -1,6 +1,9 @@
 """The console in a real Chromium, against a real service over a real demo model."""
 
+import json
 import re
+import shutil
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -78,7 +81,7 @@ def test_the_list_follows_the_sliders_and_says_how_far_each_row_moved(page: Page
     assert ids(page) == neutral[:20]
     expect(page.locator(".move").first).to_have_text(re.compile("same place"))
 
-    slider = page.get_by_label("Behaviour")
+    slider = page.get_by_label("ID", exact=True)
     slider.focus()
     page.keyboard.press("Home")
     expect(page.locator(".slider output").first).to_have_text("×0.00")
@@ -250,3 +253,70 @@ def test_requests_show_up_as_traffic(page: Page, service: Service) -> None:
         served(page, service, user_id="u0001")
     expect(requests.locator(".note")).to_have_text(f"{before + 30} in all")
     expect(page.locator(".flow .figure", has_text="Median")).to_contain_text("ms")
+
+
+def night(items: list[dict[str, object]]) -> dict[str, object]:
+    """A night's report, in the form in which the nightly job leaves it."""
+    named = [{"item_id": item["item_id"], "title": item["metadata"]["title"]} for item in items]  # type: ignore[index]
+    checks = [
+        {"name": "ndcg@20", "passed": True, "value": 0.01234, "bound": -0.002, "reason": "0.012 better"},
+        {"name": "coverage", "passed": False, "value": 0.2, "bound": 0.5, "reason": "only a fifth is ever shown"},
+    ]
+    return {
+        "started": "2026-11-24T03:00:00+00:00",
+        "ended": "2026-11-24T03:20:00+00:00",
+        "outcome": "refused",
+        "reason": "the gate refused it",
+        "reasons": ["only a fifth is ever shown"],
+        "champion": None,
+        "version": None,
+        "steps": [{"step": "train", "seconds": 65.0}],
+        "data": {"interactions": 1234},
+        "gate": {"verdict": "refused", "champion": None, "judged_users": 77, "checks": checks, "figures": {}},
+        "samples": [
+            {
+                "user_id": "u0001",
+                "took": named[:1],
+                "held_out": named[1:2],
+                "student": [named[1] | {"also": ["image"]}, named[2] | {"also": []}],
+                "teachers": {"image": named[1:2], "id": named[3:5]},
+                "shares": {"image": 0.5, "id": 0.0},
+            }
+        ],
+    }
+
+
+@pytest.fixture
+def refused_night(page: Page, service: Service, shop: Shop) -> Iterator[None]:
+    items = page.request.get(f"{service.url}/console/api/items?limit=8").json()["items"]
+    report = night(items)
+    own = shop.store / ".nightly"
+    (own / "reports").mkdir(parents=True)
+    (own / "reports" / "n1.json").write_text(json.dumps(report))
+    (own / "reports" / "n1.html").write_text("<!doctype html><title>n1</title>")
+    short = ("outcome", "reason", "reasons", "champion", "version", "ended")
+    status = {name: report[name] for name in short} | {"seconds": 1200, "report": "reports/n1.json"}
+    (own / "status.json").write_text(json.dumps(status | {"last_success": None}))
+    yield
+    shutil.rmtree(own)
+
+
+@pytest.mark.usefixtures("refused_night")
+def test_the_last_night_says_why_and_who_taught_what(page: Page, service: Service) -> None:
+    page.goto(f"{service.url}/console#/overview")
+    expect(page.locator(".card", has_text="Last night")).to_contain_text("Only a fifth is ever shown")
+    page.get_by_role("link", name="What the gate saw").click()
+    settled(page)
+    rows = page.get_by_role("table").locator("tbody").get_by_role("row")
+    expect(rows.first).to_contain_text("coverage")  # what failed comes first
+    expect(rows.first).to_contain_text("failed")
+    student = page.locator(".pairs > div", has_text="Student")
+    expect(student.locator("li")).to_have_count(2)
+    expect(student.locator("li").nth(0)).to_contain_text("taken")
+    expect(student.locator("li").nth(0)).to_contain_text("Image")
+    expect(student.locator("li").nth(1)).to_contain_text("the student alone")
+    expect(page.locator(".pairs > div", has_text="ID teacher").locator("li")).to_have_count(2)
+    assert violations(page) == []
+    with page.expect_download() as kept:
+        page.get_by_role("button", name="Download the report").click()
+    assert kept.value.path().read_text() == "<!doctype html><title>n1</title>"

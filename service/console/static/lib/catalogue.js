@@ -24,7 +24,7 @@ export function keep(answer) {
 export const model = (signal) => get("console/api/model", signal);
 
 const PARTS = {
-  id: "Behaviour",
+  id: "ID",
   shared: "Shared",
   linear: "Linear",
   whole: "Whole",

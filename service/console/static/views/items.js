@@ -1,11 +1,11 @@
-// Finding items by words, meaning and picture; what is like them; adding one and hiding one.
+// Finding items by words, meaning and picture; what is like them; hiding one.
 
 import { ask, get, post, segment } from "../lib/api.js";
 import { model, partName } from "../lib/catalogue.js";
 import { h, put } from "../lib/dom.js";
 import { count, description, duration, fixed, plural, title, traits } from "../lib/format.js";
 import { shrunk } from "../lib/images.js";
-import { badge, card, dialog, empty, facts, failed, field, fillIn, heading, icon, picture, searchBox, skeleton, toast } from "../lib/ui.js";
+import { card, dialog, empty, facts, field, fillIn, heading, icon, picture, searchBox, skeleton, toast } from "../lib/ui.js";
 
 const K = 12;
 const KNOWN = new Set(["item_id", "title", "name", "description", "image"]);
@@ -18,9 +18,8 @@ export async function show(place, [itemId], signal) {
     show: (item) => [picture(item, 32), h("span", { class: "name" }, title(item)), h("span", { class: "note" }, traits(item))],
     choose: (item) => (location.hash = `#/items/${segment(item.item_id)}`),
   });
-  const add = h("button", { class: "button main", type: "button", onclick: () => addItem(signal) }, icon("plus", 16), "Add an item");
   const rest = h("div", { class: "stack" });
-  put(place, heading("Items", "Search by words or by a picture; see what is near, and by what.", search, add), rest);
+  put(place, heading("Items", "Search by words or by a picture; see what is near, and by what.", search), rest);
   if (itemId === undefined) await fillIn(rest, skeleton(4), () => catalogue(signal));
   else await fillIn(rest, [skeleton(1, "block"), skeleton(6)], () => item(itemId, signal));
 }
@@ -149,7 +148,7 @@ function nearest(items) {
       h("span", { class: "note", title: "cosine" }, fixed(each.score, 2)))));
 }
 
-// Hiding and adding
+// Hiding
 
 async function hideItem(found) {
   const form = await dialog({
@@ -166,8 +165,4 @@ async function hideItem(found) {
   } catch (error) {
     toast(error.text ?? String(error), "bad");
   }
-}
-
-async function addItem() {
-  toast("Coming");
 }

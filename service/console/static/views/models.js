@@ -95,7 +95,7 @@ function modelName(prefix) {
   if (prefix === undefined) return "Student";
   const [kind, ...rest] = prefix.split(".");
   if (kind === "teacher") return teacherName(rest.join(" "));
-  return kind === "alone" ? ["Student", ...rest.map(partName), "before it is consolidated"].join(" ") : prefix;
+  return kind === "alone" ? ["Student", ...rest.map(partName), "unconsolidated"].join(" ") : prefix;
 }
 
 const order = (name) => (MEASURES.indexOf(name) + MEASURES.length + 1) % (MEASURES.length + 1);
