@@ -121,13 +121,18 @@ def load_embeddings(folder: Path) -> NDArray[np.float32]:
 
 
 def describe_machine(device: torch.device) -> str:
-    """Processor and usable cores, and the GPU where one computes."""
+    """Processor, usable cores, torch's threads and version, and the GPU where one computes."""
     processor = platform.machine()
     if _CPU_INFO.exists():
         lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
         processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
-    described = f"{processor}, {usable_cores()} {'core' if usable_cores() == 1 else 'cores'}"
+    cores = _counted(usable_cores(), "core")
+    described = f"{processor}, {cores}, {_counted(torch.get_num_threads(), 'thread')}, torch {torch.__version__}"
     return f"{torch.cuda.get_device_name(device)}, {described}" if device.type == "cuda" else described
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def _result(
