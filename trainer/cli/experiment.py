@@ -63,7 +63,7 @@ for _name in EXPERIMENTS:
 @app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of experiments.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The document; its figures go to a folder of the same name.")] = Path(
+    out: Annotated[Path, typer.Option(help="The document; its figures go to images/ beside it.")] = Path(
         "docs/results.md"
     ),
     json_: output.JsonOption = False,

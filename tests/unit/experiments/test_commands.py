@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -45,12 +46,13 @@ def check_files(out: Path, name: str) -> str:
         assert picture.format == "PNG"
         assert 800 <= picture.width <= 4000
         assert 300 <= picture.height <= 3000
+        assert (out / f"{name}.png").stat().st_size < 100_000
         assert len(set(np.asarray(picture.convert("L")).ravel().tolist())) > 20
     text = (out / f"{name}.md").read_text(encoding="utf-8")
     assert text.startswith("## ")
     assert f"`mts4mm experiment {name} shop --out shop --recipe default --set width=8" in text
     assert "80 users, 60 items" in text
-    assert "- Machine: " in text
+    assert f"torch {torch.__version__}" in next(line for line in text.splitlines() if line.startswith("- Machine: "))
     assert "- Time: " in text
     assert "| ---: |" in text
     assert f"({name}.png)" in text
@@ -240,9 +242,27 @@ def test_a_report_holds_all_sections_and_their_figures(shop: Path, out: Path, tm
     for name in experiment_names():
         section = (out / f"{name}.md").read_text(encoding="utf-8")
         assert section.splitlines()[0] in text
-        copy = document.parent / "results" / f"shop-{name}.png"
-        assert f"(results/{copy.name})" in text
+        copy = document.parent / "images" / "results" / f"shop-{name}.png"
+        assert f"(images/results/{copy.name})" in text
         assert copy.read_bytes() == (out / f"{name}.png").read_bytes()
+
+
+def test_a_report_tells_recipes_and_datasets_apart(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("baby", "baby-paper", "sports")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "main.md").write_text(f"## Accuracy of {folder.name}\n\n![drawn](main.png)\n", encoding="utf-8")
+        (folder / "main.png").write_bytes(folder.name.encode())
+    document = tmp_path / "docs" / "results.md"
+    document.parent.mkdir()
+    assert gather(folders, document, "the command") == [folder / "main.md" for folder in folders]
+    text = document.read_text(encoding="utf-8")
+    places = [text.index(f"## Accuracy of {folder.name}\n") for folder in folders]
+    assert places == sorted(places)
+    for folder in folders:
+        shown = f"images/results/{folder.name}-main.png"
+        assert text.count(f"![drawn]({shown})") == 1
+        assert (document.parent / shown).read_text() == folder.name
 
 
 def test_a_report_of_nothing_or_of_two_folders_alike_is_refused(tmp_path: Path) -> None:
