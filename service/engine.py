@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from service.content import Content
 from service.diversity import candidate_count, diversified
 from service.filters import Attributes
-from service.index import ExactIndex, Ranking
+from service.index import open_index
 from service.live_table import Items, JoinedAttributes, JoinedIndex, LiveTable
 from service.queries import (
     KnownItem,
@@ -33,6 +33,9 @@ from service.recent import NOTHING, SinceTraining
 from shared.artifact import Artifact
 from shared.fold_in import item_weights, profile
 from shared.forgotten import forgotten_until
+from shared.index.approximate import ApproximateIndex
+from shared.index.exact import ExactIndex
+from shared.index.ranking import Ranking, lengths
 
 WHOLE = "whole"
 """The one part of the user vectors of an artefact that does not say what they are the sum of."""
@@ -86,7 +89,8 @@ class Engine:
     def __init__(self, artifact: Artifact) -> None:
         """Index the artefact's items."""
         self.artifact = artifact
-        self.index: ExactIndex | JoinedIndex = ExactIndex(artifact.item_embeddings)
+        self.opened = open_index(artifact)
+        self.index: ExactIndex | ApproximateIndex | JoinedIndex = self.opened.index
         self.content = Content(artifact)
         self.part_names = (WHOLE,) if artifact.parts is None else artifact.parts.names
         self.items = Items(artifact, LiveTable.empty(artifact.width))
@@ -95,7 +99,7 @@ class Engine:
         self._weights = item_weights(artifact.popularity)
         self._popularity = artifact.popularity
         self._by_popularity = np.argsort(-artifact.popularity, kind="stable")
-        self._lengths = _lengths(artifact.item_embeddings)
+        self._lengths = _not_zero(self.opened.index.lengths)
         self._live_vectors = np.empty((0, artifact.width), np.float32)
 
     def with_live(self, live: LiveTable) -> "Engine":
@@ -110,7 +114,7 @@ class Engine:
         joined._weights = np.concatenate([self._weights, item_weights(none_yet)])
         joined._popularity = np.concatenate([self._popularity, none_yet])
         joined._by_popularity = np.concatenate([self._by_popularity, len(self.items) + np.arange(count)])
-        joined._lengths = np.concatenate([self._lengths, _lengths(live.vectors)])
+        joined._lengths = np.concatenate([self._lengths, _not_zero(lengths(live.vectors))])
         joined._live_vectors = live.vectors
         return joined
 
@@ -340,6 +344,6 @@ class Engine:
         ]
 
 
-def _lengths(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths: NDArray[np.float32] = np.maximum(np.linalg.norm(vectors, axis=1), np.finfo(np.float32).tiny)
-    return lengths
+def _not_zero(lengths_: NDArray[np.float64]) -> NDArray[np.float32]:
+    """To divide by."""
+    return np.maximum(lengths_, np.finfo(np.float32).tiny).astype(np.float32)

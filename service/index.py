@@ -1,94 +1,101 @@
-"""The exact top K of inner products over the items (Eq. 31), by faiss.
+"""The index that an artefact is served with: the one that the trainer chose, if it is what it is said to be.
 
-Knows embeddings and item indices; nothing of users, ids or HTTP.
+Whatever is wrong with it, the exact index over the item embeddings is there to answer instead.
 """
 
+import logging
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.artifact import Artifact
+from shared.errors import UserError
+from shared.index import files, report
+from shared.index.approximate import ApproximateIndex
+from shared.index.exact import ExactIndex
+from shared.index.kinds import FLAT, KINDS
+from shared.index.report import IndexReport
+from shared.index.searchers import Effort
+
+CANARY_USERS = 64
+CANARY_K = 20
+CANARY_RECALL = 0.97
+"""Less than what the trainer requires, since the users asked are fewer."""
+
+_NOTHING = np.empty(0, dtype=np.int64)
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
-class Ranking:
-    """Items best first: ``items`` int64 [n], ``scores`` float64 [n]."""
+class OpenedIndex:
+    """An index and how it came to be the one.
 
-    items: NDArray[np.int64]
-    scores: NDArray[np.float64]
-
-
-class ExactIndex:
-    """Ranks every item by its inner product with a query; nothing is approximated.
-
-    faiss narrows the items down in float32, whose rounding depends on where an item lies in the table. The few
-    that are left are scored again in float64, one by one, so that equal items get equal scores and ties go to
-    the lower item index. Reading is safe from any number of threads.
+    Attributes:
+        index: to search with.
+        recall: the share of the exact best items that it found just now; 1 for the exact index.
+        fallback: why it is the exact one although the trainer chose another; None if it did not.
     """
 
-    kind = "flat inner product"
+    index: ExactIndex | ApproximateIndex
+    recall: float = 1.0
+    fallback: str | None = None
 
-    def __init__(self, embeddings: NDArray[np.float32]) -> None:
-        """Index ``embeddings``, finite float32 [items, width]; faiss keeps a copy, the table stays in use."""
-        self._embeddings = embeddings
-        self._index = faiss.IndexFlatIP(embeddings.shape[1])
-        self._index.add(np.ascontiguousarray(embeddings))
-        squares = np.einsum("ij,ij->i", embeddings, embeddings, dtype=np.float64)
-        self._longest = float(np.sqrt(squares.max()))
 
-    def __len__(self) -> int:
-        return len(self._embeddings)
+def open_index(artifact: Artifact) -> OpenedIndex:
+    """Open the index that the artefact carries, try it out on some of its users, and use the exact one if it fails."""
+    exact = ExactIndex(artifact.item_embeddings)
+    try:
+        index = _chosen(artifact, exact)
+        if index is None:
+            return OpenedIndex(exact)
+        recall = _recall(index, exact, artifact)
+        if recall < CANARY_RECALL:
+            raise UserError(f"{index.kind} found {recall:.1%} of the exact best items")
+    except UserError as error:
+        _log.warning("model %s is searched exactly: its index %s", artifact.manifest.version, error)
+        return OpenedIndex(exact, fallback=f"the index {error}")
+    return OpenedIndex(index, recall)
 
-    def top_k(
-        self,
-        query: NDArray[np.float32],
-        k: int,
-        excluded: NDArray[np.integer],
-        allowed: NDArray[np.bool_] | None = None,
-    ) -> Ranking:
-        """Rank the best ``min(k, eligible items)`` items, each of them once.
 
-        Args:
-            query: float32 [width].
-            k: how many items are wanted, at least 1.
-            excluded: indices of items to leave out, in any order.
-            allowed: bool [items], the items to choose from; all by default.
+def _chosen(artifact: Artifact, exact: ExactIndex) -> ApproximateIndex | None:
+    """The index that the artefact's report chose; None if that is the exact one, or there is no report."""
+    described = artifact.attachment(files.REPORT)
+    if described is None:
+        return None
+    document = _read_report(described.read_bytes())
+    kind = KINDS.get(document.chosen.kind)
+    if document.chosen.kind == FLAT:
+        return None
+    path = artifact.attachment(files.INDEX)
+    if kind is None or path is None:
+        raise UserError(
+            f"is of the kind {document.chosen.kind!r}, which {'is unknown' if kind is None else 'is missing'}"
+        )
+    index = files.read(path, kind, len(artifact.items), artifact.width)
+    effort = Effort(document.chosen.depth, document.chosen.refine)
+    return ApproximateIndex(exact, kind.name, kind.searcher(index), effort)
 
-        Returns:
-            The ranking by falling score, then by rising item index.
-        """
-        excluded = np.unique(excluded)
-        searched, parameters = len(self), None
-        if allowed is not None:
-            excluded = excluded[allowed[excluded]]
-            searched = int(np.count_nonzero(allowed))
-            bits = np.packbits(allowed, bitorder="little")
-            selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-            parameters = faiss.SearchParameters()
-            parameters.sel = selector  # faiss points to it and to the bits; both live until this function returns
-        wanted = min(k, searched - len(excluded))
-        if wanted == 0:
-            return Ranking(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
-        rounding = self._rounding(query)
-        fetched = wanted + len(excluded) + 1
-        while True:
-            fetched = min(fetched, searched)
-            approximate, found = self._index.search(query[None, :], fetched, params=parameters)
-            ranking = self._ranked(query, found[0][~np.isin(found[0], excluded, assume_unique=True)])
-            # An item that faiss left out scores at most the last one it found, give or take the rounding.
-            if fetched == searched or ranking.scores[wanted - 1] > approximate[0, -1] + rounding:
-                return Ranking(ranking.items[:wanted], ranking.scores[:wanted])
-            fetched *= 4
 
-    def _ranked(self, query: NDArray[np.float32], items: NDArray[np.int64]) -> Ranking:
-        # A sum along each row, unlike a matrix product, adds the terms of every row in the same order.
-        scores = (self._embeddings[items] * query.astype(np.float64)).sum(axis=1)
-        order = np.lexsort((items, -scores))
-        return Ranking(items[order], scores[order])
+def _read_report(content: bytes) -> IndexReport:
+    try:
+        return report.decode(content)
+    except UserError as error:
+        raise UserError(f"has a report that cannot be read ({error})") from error
 
-    def _rounding(self, query: NDArray[np.float32]) -> float:
-        """Bound what float32 can be off: width x epsilon x |query| x |item|, and what underflows to 0."""
-        single = np.finfo(np.float32)
-        width = int(self._embeddings.shape[1])
-        length = float(np.linalg.norm(query.astype(np.float64)))
-        return width * (float(single.eps) * length * self._longest + float(single.tiny))
+
+def _recall(index: ApproximateIndex, exact: ExactIndex, artifact: Artifact) -> float:
+    queries = _canaries(artifact)
+    best = exact.top_k_of_many(queries, CANARY_K)
+    found = [index.top_k(query, CANARY_K, _NOTHING).items for query in queries]
+    hits = sum(int(np.isin(items, ranking.items).sum()) for items, ranking in zip(found, best, strict=True))
+    return hits / sum(len(ranking.items) for ranking in best)
+
+
+def _canaries(artifact: Artifact) -> NDArray[np.float32]:
+    """The vectors of users from all over the table, such as have training interactions if there are any."""
+    users = np.flatnonzero(np.diff(artifact.train_indptr))
+    if len(users) == 0:
+        users = np.arange(len(artifact.users))
+    spread = np.linspace(0, len(users) - 1, min(CANARY_USERS, len(users))).astype(np.int64)
+    return np.ascontiguousarray(artifact.user_embeddings[users[spread]])

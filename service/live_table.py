@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.filters import Attributes, Condition, UnknownAttributeError
-from service.index import ExactIndex, Ranking
 from shared.artifact import Artifact
+from shared.index.approximate import ApproximateIndex
+from shared.index.exact import ExactIndex
+from shared.index.ranking import Ranking
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +80,9 @@ class Items:
 
 
 class JoinedIndex:
-    """The model's index, and the live items behind it: every one of these is scored, so the merge is exact."""
+    """The model's index, and the live items behind it: every one of these is scored, so the merge loses nothing."""
 
-    def __init__(self, index: ExactIndex, vectors: NDArray[np.float32]) -> None:
+    def __init__(self, index: ExactIndex | ApproximateIndex, vectors: NDArray[np.float32]) -> None:
         """Join ``vectors``, float32 [live items, width], to an index."""
         self._index = index
         self._vectors = vectors

@@ -494,7 +494,10 @@ class HealthResponse(BaseModel):
     model_age_seconds: float | None = None
     users: int | None = None
     items: int | None = None
-    index: str | None = Field(None, description="The kind of index that is searched.")
+    index: str | None = Field(None, description="The kind of index that is searched; `flat` is the exact one.")
+    index_recall: float | None = Field(
+        None, description="The share of the exact best items that the index found when it was loaded."
+    )
     last_refusal: RefusedModel | None = Field(
         None, description="The version that should be live and is not, while that is so."
     )

@@ -2,15 +2,20 @@
 
 import math
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from shared import artifact, content
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
 from shared.encoders import EncoderFolder, attachments_of
 from trainer.content import contents_of
 from trainer.dataset import TRAIN, Dataset
+from trainer.index_choice import choose_index
 from trainer.inputs import chosen_modalities
 from trainer.item_tower import item_tower_attachments
 from trainer.recipe import Recipe
@@ -29,6 +34,8 @@ def publish(
 ) -> str:
     """Publish the student's artefact to ``store`` and return its version.
 
+    Kinds of index are measured on the student, and the best one goes with it.
+
     Args:
         store: where to.
         dataset: that it was trained on.
@@ -38,9 +45,17 @@ def publish(
         activate: whether to make it the live version.
         gate: the verdict on it, where it was judged.
     """
+    with tempfile.TemporaryDirectory(prefix="mts4mm-index-") as folder:
+        model = _student_model(dataset, recipe, seed, trained, Path(folder))
+        provenance = _provenance(dataset, recipe, seed, trained, gate)
+        return artifact.publish(store, model, provenance, activate=activate)
+
+
+def _student_model(dataset: Dataset, recipe: Recipe, seed: int, trained: TrainedStudent, folder: Path) -> StudentModel:
+    """What is published; files of it are in ``folder``."""
     interactions = dataset.interactions(TRAIN)
     interactions.sort_indices()
-    model = StudentModel(
+    return StudentModel(
         user_ids=dataset.user_ids,
         item_ids=dataset.item_ids,
         user_embeddings=trained.user_embeddings,
@@ -55,9 +70,15 @@ def publish(
                 dataset, chosen_modalities(dataset, recipe), trained.user_embeddings, trained.item_embeddings
             ),
             **content.attachments_of(contents_of(dataset)),
+            **choose_index(trained.item_embeddings, _active_users(dataset, trained), seed, folder),
         },
     )
-    provenance = Provenance(
+
+
+def _provenance(
+    dataset: Dataset, recipe: Recipe, seed: int, trained: TrainedStudent, gate: Mapping[str, Any] | None
+) -> Provenance:
+    return Provenance(
         dataset=DatasetInfo(
             name=dataset.name,
             fingerprint=dataset.fingerprint,
@@ -72,12 +93,18 @@ def publish(
         code_revision=_code_revision(),
         gate=gate,
     )
-    return artifact.publish(store, model, provenance, activate=activate)
 
 
 def _used_encoders(dataset: Dataset, recipe: Recipe) -> dict[str, EncoderFolder]:
     chosen = dataset.encoders if recipe.modalities is None else recipe.modalities
     return {modality: encoder for modality, encoder in dataset.encoders.items() if modality in chosen}
+
+
+def _active_users(dataset: Dataset, trained: TrainedStudent) -> NDArray[np.float32]:
+    """The embeddings of users with training interactions, or of all where nobody has any."""
+    active = np.unique(dataset.users[dataset.labels == TRAIN])
+    embeddings: NDArray[np.float32] = trained.user_embeddings
+    return embeddings[active] if len(active) else embeddings
 
 
 def flat_metrics(trained: TrainedStudent) -> dict[str, float]:

@@ -1,146 +1,162 @@
-"""The index is exact: always the ranking that scoring every item one by one would give."""
+"""The index that an artefact carries is used if it is sound and good, and the exact one if it is not."""
 
-import math
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
+from fastapi.testclient import TestClient
 
-from service.index import ExactIndex
+from service.app import create_app
+from service.index import open_index
+from service.settings import Settings
+from shared import artifact
+from shared.artifact import Artifact, DatasetInfo, Provenance, Split, StudentModel
+from shared.index import files, report
+from shared.index.kinds import KINDS
+from shared.index.report import Candidate, IndexReport
+from tests.unit.index.conftest import WIDTH, items_and_users
+from trainer import index_choice
+from trainer.index_choice import choose_index, is_better
 
-NOTHING = np.array([], np.int32)
-
-
-def brute_force(items: np.ndarray, query: np.ndarray, k: int, excluded: set[int]) -> list[int]:
-    """Every item scored without rounding, sorted in Python."""
-    scores = [math.fsum(float(a) * float(b) for a, b in zip(item, query, strict=True)) for item in items]
-    left = [item for item in range(len(items)) if item not in excluded]
-    return sorted(left, key=lambda item: (-scores[item], item))[:k]
-
-
-# Multiples of 1/8 up to 4 have exact products and sums, so that ties are ties whatever the order of adding.
-eighths = st.integers(-32, 32).map(lambda n: n / 8)
+ITEMS, USERS = items_and_users(2000, 80)
 
 
-@given(data=st.data(), count=st.integers(1, 60), width=st.integers(1, 9), k=st.integers(1, 70))
-@settings(deadline=None, max_examples=150)
-def test_the_ranking_is_that_of_brute_force_ties_and_exclusions_included(
-    data: st.DataObject, count: int, width: int, k: int
-) -> None:
-    few_values = st.sampled_from(data.draw(st.lists(eighths, min_size=1, max_size=4)))
-    items = data.draw(hnp.arrays(np.float32, (count, width), elements=few_values))
-    query = data.draw(hnp.arrays(np.float32, width, elements=few_values))
-    excluded = data.draw(st.sets(st.integers(0, count - 1)))
-
-    ranking = ExactIndex(items).top_k(query, k, np.array(sorted(excluded), np.int32))
-
-    assert ranking.items.tolist() == brute_force(items, query, k, excluded)
-    np.testing.assert_array_equal(ranking.scores, items.astype(np.float64)[ranking.items] @ query)
+def described(kind: str, depth: float = 1.0, refine: int = 1) -> bytes:
+    chosen = Candidate(kind=kind, depth=depth, refine=refine, recall=0.995, microseconds=9.0)
+    return report.encode(
+        IndexReport(chosen=chosen, reason="a test", candidates=(chosen,), items=2000, width=WIDTH, queries=80)
+    )
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_ranking_is_exact_where_float32_cannot_tell_scores_apart(seed: int) -> None:
-    """Scores differ by less than float32 resolves at their size, in an order that only exact sums show."""
-    rng = np.random.default_rng(seed)
-    items = np.repeat(rng.normal(size=(1, 64)), 500, axis=0).astype(np.float32)
-    items[:, 0] = np.nextafter(items[0, 0], np.float32(9), dtype=np.float32)
-    raised = rng.permutation(500)
-    for step, item in enumerate(raised[:40]):
-        items[item, 1] += np.float32((step + 1) * 1e-7)
-    query = (rng.normal(size=64) * 100).astype(np.float32)
-
-    ranking = ExactIndex(items).top_k(query, 30, NOTHING)
-
-    assert ranking.items.tolist() == brute_force(items, query, 30, set())
+def file_of(kind: str, folder: Path, items: np.ndarray = ITEMS) -> bytes:
+    files.write(KINDS[kind].build(items), folder / "made")
+    return (folder / "made").read_bytes()
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_ranking_is_exact_where_terms_cancel_and_float32_sees_noise(seed: int) -> None:
-    """Items at right angles to the query: their scores are smaller than the rounding errors of faiss."""
-    rng = np.random.default_rng(seed)
-    query = rng.normal(size=64).astype(np.float32)
-    free = rng.normal(size=(2000, 64))
-    items = (free - np.outer(free @ query, query) / (query @ query)).astype(np.float32)
-
-    ranking = ExactIndex(items).top_k(query, 10, NOTHING)
-
-    assert ranking.items.tolist() == brute_force(items, query, 10, set())
-
-
-def test_equal_items_rank_by_index_wherever_they_lie_in_the_table() -> None:
-    rng = np.random.default_rng(1)
-    items = rng.normal(size=(1003, 67)).astype(np.float32)
-    twins = np.array([0, 1, 5, 500, 999, 1000, 1001, 1002])
-    items[twins] = items[0]
-
-    ranking = ExactIndex(items).top_k(items[0] * 3, 8, NOTHING)
-
-    assert ranking.items.tolist() == twins.tolist()
-    assert len(set(ranking.scores.tolist())) == 1
+def publish(store: Path, attachments: dict[str, bytes | Path]) -> Artifact:
+    model = StudentModel(
+        user_ids=[f"u{user}" for user in range(80)],
+        item_ids=[f"i{item}" for item in range(2000)],
+        user_embeddings=USERS,
+        item_embeddings=ITEMS,
+        train_indptr=np.arange(81),
+        train_indices=np.arange(80),
+        attachments=attachments,
+    )
+    split = Split(kind="random", seed=1)
+    dataset = DatasetInfo(name="shop", fingerprint="f", users=80, items=2000, interactions=80, split=split)
+    return artifact.load(store, artifact.publish(store, model, Provenance(dataset, {}, 1, {})))
 
 
-def test_a_catalogue_of_equal_items_is_ranked_by_index() -> None:
-    ranking = ExactIndex(np.ones((5000, 4), np.float32)).top_k(np.ones(4, np.float32), 3, np.array([0, 2]))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sound_index_is_used_and_its_recall_told(kind: str, tmp_path: Path) -> None:
+    most = KINDS[kind].depths[-1], KINDS[kind].refines[-1]
+    attached = {files.REPORT: described(kind, *most), files.INDEX: file_of(kind, tmp_path)}
+    store = tmp_path / "models"
+    publish(store, {**attached})
 
-    assert ranking.items.tolist() == [1, 3, 4]
+    with TestClient(create_app(Settings(models=store))) as client:
+        health = client.get("/health").json()
+        answer = client.post("/recommend", json={"user_id": "u7", "k": 20}).json()
 
-
-def test_a_query_of_zeros_ties_everything() -> None:
-    items = np.random.default_rng(0).normal(size=(100, 8)).astype(np.float32)
-
-    assert ExactIndex(items).top_k(np.zeros(8, np.float32), 5, np.array([1])).items.tolist() == [0, 2, 3, 4, 5]
-
-
-@pytest.mark.parametrize("scale", [1e-44, 1e-30, 1e18])
-def test_very_small_and_very_large_numbers_rank_like_others(scale: float) -> None:
-    rng = np.random.default_rng(2)
-    items = (rng.integers(-9, 9, size=(2000, 4)) * np.float32(scale)).astype(np.float32)
-    query = np.array([1, 2, -1, 3], np.float32) * np.float32(scale)
-
-    ranking = ExactIndex(items).top_k(query, 10, NOTHING)
-
-    assert ranking.items.tolist() == brute_force(items, query, 10, set())
-
-
-def test_seen_items_are_left_out_by_item_and_not_by_position() -> None:
-    """A filter that compares ranks 0, 1, .. with seen ids would drop the wrong ones here."""
-    items = np.arange(10, dtype=np.float32)[:, None]
-
-    ranking = ExactIndex(items).top_k(np.ones(1, np.float32), 3, np.array([9, 8, 0]))
-
-    assert ranking.items.tolist() == [7, 6, 5]
+    assert health["index"] == kind
+    assert 0.97 <= health["index_recall"] <= 1
+    scores = USERS[7].astype(float) @ ITEMS.astype(float).T
+    scores[7] = -np.inf
+    expected = {f"i{item}" for item in np.argsort(-scores)[:20]}
+    assert len(expected & {item["item_id"] for item in answer["items"]}) >= 15
+    assert [item["score"] for item in answer["items"]] == pytest.approx(
+        [scores[int(item["item_id"][1:])] for item in answer["items"]]
+    )
 
 
-@pytest.mark.parametrize("excluded", [0, 1, 990, 999, 1000])
-@pytest.mark.parametrize("k", [1, 20, 500, 100_000])
-def test_the_answer_has_as_many_items_as_there_are_and_each_once(k: int, excluded: int) -> None:
-    rng = np.random.default_rng(3)
-    items = rng.normal(size=(1000, 16)).astype(np.float32)
-    query = rng.normal(size=16).astype(np.float32)
-    best_first = np.argsort(-(items @ query))
+@pytest.mark.parametrize(
+    "damage", ["bits", "other items", "poor", "unknown kind", "no file", "other kind", "no report"]
+)
+def test_with_an_index_that_will_not_do_answers_are_exact_and_health_says_why(damage: str, tmp_path: Path) -> None:
+    """All of these are sealed by the artefact's checksums: somebody published them like that."""
+    sound = file_of("ivf-flat", tmp_path)
+    attached: dict[str, bytes | Path] = {files.REPORT: described("ivf-flat", 2048.0), files.INDEX: sound}
+    if damage == "bits":
+        attached[files.INDEX] = sound[:9] + bytes([sound[9] ^ 4]) + sound[10:]
+    elif damage == "other items":
+        attached[files.INDEX] = file_of("ivf-flat", tmp_path, items_and_users(2000, 1, seed=9)[0])
+    elif damage == "poor":
+        attached[files.REPORT] = described("ivf-flat", 1.0)
+    elif damage == "unknown kind":
+        attached[files.REPORT] = described("quantum")
+    elif damage == "no file":
+        del attached[files.INDEX]
+    elif damage == "other kind":
+        attached[files.REPORT] = described("hnsw", 64.0)
+    else:
+        attached[files.REPORT] = b"{}"
+    store = tmp_path / "models"
+    publish(store, attached)
 
-    ranking = ExactIndex(items).top_k(query, k, best_first[:excluded])
+    with TestClient(create_app(Settings(models=store))) as client:
+        health = client.get("/health").json()
+        answer = client.post("/recommend", json={"user_id": "u7", "k": 20}).json()
 
-    assert len(ranking.items) == len(set(ranking.items.tolist())) == min(k, 1000 - excluded)
-    assert set(ranking.items.tolist()) <= set(best_first[excluded:].tolist())
+    assert (health["status"], health["index"], health["index_recall"]) == ("degraded", "flat", 1.0)
+    assert any(problem.startswith("Index: searched exactly") for problem in health["problems"])
+    scores = USERS[7].astype(float) @ ITEMS.astype(float).T
+    scores[7] = -np.inf
+    assert [item["item_id"] for item in answer["items"]] == [f"i{item}" for item in np.argsort(-scores)[:20]]
 
 
-def test_naming_an_excluded_item_twice_costs_no_item() -> None:
-    ranking = ExactIndex(np.eye(4, dtype=np.float32)).top_k(np.ones(4, np.float32), 4, np.array([2, 2, 2]))
+def test_without_a_report_the_index_is_exact_and_nothing_is_wrong(tmp_path: Path) -> None:
+    opened = open_index(publish(tmp_path, {}))
 
-    assert ranking.items.tolist() == [0, 1, 3]
+    assert (opened.index.kind, opened.recall, opened.fallback) == ("flat", 1.0, None)
 
 
-def test_queries_at_the_same_time_do_not_mix() -> None:
-    """Each query gets candidates of its own: with one-hot rows, its own item first."""
-    index = ExactIndex(np.eye(200, dtype=np.float32))
+def test_the_trainer_records_a_recall_for_each_kind_that_anybody_gets_who_measures_again(tmp_path: Path) -> None:
+    attached = choose_index(ITEMS, USERS, 0, tmp_path)
+    content = attached[files.REPORT]
+    assert isinstance(content, bytes)
+    document = report.decode(content)
+    best = np.argsort(-(USERS.astype(float) @ ITEMS.astype(float).T), axis=1)[:, :20]
 
-    with ThreadPoolExecutor(8) as pool:
-        firsts = pool.map(
-            lambda item: int(index.top_k(np.eye(200, dtype=np.float32)[item], 3, NOTHING).items[0]), range(200)
+    assert [candidate.kind for candidate in document.candidates] == ["flat", *KINDS]
+    for candidate in document.candidates[1:]:
+        only = IndexReport(
+            chosen=candidate, reason="", candidates=(candidate,), items=2000, width=WIDTH, queries=len(USERS)
         )
+        store = tmp_path / candidate.kind
+        made = {files.REPORT: report.encode(only), files.INDEX: file_of(candidate.kind, tmp_path)}
+        index = open_index(publish(store, {**made})).index
+        found = [set(index.top_k(query, 20, np.array([], int)).items.tolist()) for query in USERS]
+        recall = np.mean([len(set(row.tolist()) & items) / 20 for row, items in zip(best, found, strict=True)])
+        assert candidate.recall == pytest.approx(recall, abs=0.01)
+        assert candidate.microseconds > 0
 
-    assert list(firsts) == list(range(200))
+
+def test_a_chosen_index_goes_with_the_artefact_and_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a catalogue this small no kind saves enough time; so let any do."""
+    monkeypatch.setattr(index_choice, "LEAST_SPEED_UP", 0.0)
+    monkeypatch.setattr(index_choice, "LEAST_GAIN_MICROSECONDS", -1e9)
+    monkeypatch.setattr(
+        index_choice.Comparison, "flat", lambda self: Candidate(kind="flat", recall=1, microseconds=1e9)
+    )
+
+    attached = choose_index(ITEMS, USERS, 0, tmp_path)
+    opened = open_index(publish(tmp_path / "models", attached))
+
+    assert opened.fallback is None
+    assert opened.index.kind in KINDS
+    assert opened.recall >= 0.97
+
+
+def test_another_kind_than_the_exact_one_must_be_good_and_much_faster() -> None:
+    flat = Candidate(kind="flat", recall=1.0, microseconds=1000.0)
+
+    def better(recall: float, microseconds: float, remark: str | None = None) -> bool:
+        return is_better(Candidate(kind="hnsw", recall=recall, microseconds=microseconds, remark=remark), flat, flat)
+
+    assert better(0.99, 500.0)
+    assert not better(0.9899, 10.0)
+    assert not better(1.0, 501.0)
+    assert not better(1.0, 10.0, "would take 900 s to build")
+    small = Candidate(kind="flat", recall=1.0, microseconds=150.0)
+    assert not is_better(Candidate(kind="hnsw", recall=1.0, microseconds=51.0), small, small)

@@ -1,0 +1,57 @@
+"""Rankings, and the exact scores that they are made of."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ROWS_PER_BLOCK = 65_536
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Items best first: ``items`` int64 [n], ``scores`` float64 [n]."""
+
+    items: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+    def first(self, count: int) -> "Ranking":
+        """The ``count`` best of it, or all if it has fewer."""
+        return Ranking(self.items[:count], self.scores[:count])
+
+
+NOTHING = Ranking(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
+"""The ranking of no items."""
+
+
+def ranked(embeddings: NDArray[np.float32], query: NDArray[np.float32], items: NDArray[np.int64]) -> Ranking:
+    """Rank some items by their inner product with a query in float64, equal scores by rising item index.
+
+    Args:
+        embeddings: float32 [all items, width].
+        query: float32 [width].
+        items: int64 [n], each once.
+    """
+    # A sum along each row, unlike a matrix product, adds the terms of every row in the same order.
+    scores: NDArray[np.float64] = (embeddings[items] * query.astype(np.float64)).sum(axis=1)
+    order = np.lexsort((items, -scores))
+    return Ranking(items[order], scores[order])
+
+
+def without(items: NDArray[np.int64], excluded: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Leave some items out. ``excluded`` rises; the others keep their order."""
+    if len(excluded) == 0:
+        return items
+    places = np.searchsorted(excluded, items)
+    places[places == len(excluded)] = 0
+    kept: NDArray[np.int64] = items[excluded[places] != items]
+    return kept
+
+
+def lengths(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The Euclidean length of each row, float64 [rows]; never has more than a block of the table in memory twice."""
+    squares = np.empty(len(embeddings), dtype=np.float64)
+    for start in range(0, len(embeddings), _ROWS_PER_BLOCK):
+        block = embeddings[start : start + _ROWS_PER_BLOCK]
+        np.einsum("ij,ij->i", block, block, out=squares[start : start + len(block)], dtype=np.float64)
+    return np.sqrt(squares, out=squares)
