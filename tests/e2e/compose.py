@@ -396,7 +396,9 @@ def _run(check: Callable[[Stack], None], stack: Stack) -> tuple[str, float]:
 
 def _summary(stack: Stack, outcomes: dict[str, tuple[str, float]]) -> str:
     lines = ["", "What was checked, and how long it took:"]
-    lines += [f"  {seconds:6.0f} s  {name:40} {outcome}" for name, (outcome, seconds) in outcomes.items()]
+    lines += [
+        f"  {seconds:6.0f} s  {name:40} {outcome.splitlines()[0]}" for name, (outcome, seconds) in outcomes.items()
+    ]
     lines += ["", "What was measured:", *(f"  {name}: {figure}" for name, figure in stack.figures.items())]
     return "\n".join(lines)
 
