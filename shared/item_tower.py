@@ -8,12 +8,12 @@ and gives vectors (items, width) in the space of the artefact's item embeddings.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.artifact import Artifact
 from shared.errors import UserError
+from shared.onnx_runtime import onnxruntime
 
 NETWORK, DESCRIPTION = "item_tower.onnx", "item_tower.json"
 OUTPUT = "vectors"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
@@ -16,6 +15,7 @@ from shared.encoders.pictures import decode_picture
 from shared.encoders.specs import ImageSpec, TextSpec
 from shared.encoders.texts import plain_text
 from shared.errors import UserError
+from shared.onnx_runtime import onnxruntime
 
 Vectors = NDArray[np.float32]
 

@@ -95,12 +95,12 @@ class Stack:
         return [item["item_id"] for item in answer["items"]]
 
     def send_event(self, user: str, item: str) -> int:
-        """Send one view; returns the status."""
+        """Send one purchase; returns the status."""
         event = {
             "event_id": uuid4().hex,
             "user_id": user,
             "item_id": item,
-            "type": "view",
+            "type": "purchase",
             "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         return self.ask("/events", event)[0]
@@ -186,7 +186,9 @@ def containers_are_hardened(stack: Stack) -> None:
 
 def service_image_is_small(stack: Stack) -> None:
     """All files of the image; a folder of wheels that a base image brings for builds does not count."""
-    listed = _docker("run", "--rm", "--entrypoint", "du", "mts4mm-service", "-smx", "--exclude=/wheels", "/")
+    listed = _docker(
+        "run", "--rm", "--user", "0", "--entrypoint", "du", "mts4mm-service", "-smx", "--exclude=/wheels", "/"
+    )
     size = int(listed.split()[0])
     stack.figures["service image"] = f"{size} MB"
     assert size <= LARGEST_SERVICE_IMAGE_MB, f"{size} MB"
