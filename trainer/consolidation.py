@@ -2,24 +2,29 @@
 
 Off the paper's path. The student's scores and the linear teacher's, standardised for each user, are added; the two
 tables of a given width whose inner products are nearest to that sum, by squares, are its truncated singular value
-decomposition (Eckart and Young, 1936). Only blocks of users are ever scored at once.
+decomposition (Eckart and Young, 1936). From there they are fitted on so that the best items of each user count more
+(``focus``). Only blocks of users are ever scored at once.
 
-Its time grows with users times items. Where those are more than ``MOST_PAIRS``, or the linear teacher does not cover
-the whole catalogue, ``can_decompose`` says no: then the student is exported as it is, and nothing starts from the
-teacher's decomposition.
+Its time grows with users times items, since all are scored to find the best. Where those are more than
+``MOST_PAIRS``, or the linear teacher does not cover the whole catalogue, ``can_decompose`` says no: then the student
+is exported as it is, and nothing starts from the teacher's decomposition.
 """
 
 from collections.abc import Callable
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.evaluation import Holdout, evaluate_scores
+from trainer.focus import best_entries, focused
+from trainer.joined_scores import JoinedScores, standardised_scale
 from trainer.linear_teacher import LinearTeacher
 
 Scores = Callable[[NDArray[np.int64]], Tensor]
+Product = Callable[[Tensor], Tensor]
 
 BLEND_WEIGHTS = (0.1, 0.2, 0.4, 0.8)
 USERS_PER_BLOCK = 128
@@ -40,12 +45,24 @@ def standardised(scores: Tensor) -> Tensor:
     return (scores - mean).mul_(scale)
 
 
-def blended(student: Tensor, linear: Tensor, weight: float) -> Tensor:
-    """``standardised(student) + weight * standardised(linear)``, (n, items)."""
-    return standardised(student).add_(standardised(linear), alpha=weight)
+def blended(student: Tensor, linear: Tensor, weights: Tensor) -> Tensor:
+    """``standardised(student) + weights * standardised(linear)``, (n, items), with a weight for each row, (n,)."""
+    return standardised(student).add_(standardised(linear) * weights.unsqueeze(1))
 
 
-def consolidate(student: Tensor, linear: LinearTeacher, validation: Holdout, width: int, seed: int) -> Tensor:
+def weights_by_history(interactions: sp.csr_matrix) -> Tensor:
+    """How much the linear teacher counts for each user, (users,); 1 for an average history.
+
+    It grows with the square root of what the user took: the teacher speaks of pairs of items, and knows more of a user
+    with many.
+    """
+    taken = torch.from_numpy(np.diff(interactions.indptr).astype(np.float32))
+    return (taken / taken.mean().clamp(min=torch.finfo(taken.dtype).tiny)).sqrt()
+
+
+def consolidate(
+    student: Tensor, linear: LinearTeacher, validation: Holdout, width: int, focus: int, seed: int
+) -> Tensor:
     """Embeddings (users + items, width) nearest to student and linear teacher, blended as validation likes it best.
 
     Args:
@@ -53,20 +70,34 @@ def consolidate(student: Tensor, linear: LinearTeacher, validation: Holdout, wid
         linear: the teacher to join it with, covering all items.
         validation: decides the teacher's weight, by recall@20 of the blended scores.
         width: of the outcome.
+        focus: best items of each user that count more; 0 lets all count alike.
         seed: of the decomposition's random start.
     """
     users, items = validation.training.shape
+    by_history = weights_by_history(validation.training).to(student.device)
 
     def blend(weight: float) -> Scores:
         def scores(chosen: NDArray[np.int64]) -> Tensor:
-            of_student = student[torch.as_tensor(chosen, device=student.device)] @ student[users:].T
+            rows = torch.as_tensor(chosen, device=student.device)
             of_linear = torch.from_numpy(linear.scores(chosen)).to(student.device)
-            return blended(of_student, of_linear, weight)
+            return blended(student[rows] @ student[users:].T, of_linear, weight * by_history[rows])
 
         return scores
 
     best = max(BLEND_WEIGHTS, key=lambda weight: evaluate_scores(blend(weight), validation)["recall@20"])
-    return torch.cat(nearest_embeddings(blend(best), (users, items), width, seed, student.device))
+    joined = JoinedScores(student, linear, best * by_history)
+    tables = _decomposed(
+        lambda basis: joined.transposed_times(joined.times(basis)),
+        joined.times,
+        joined.shape,
+        width,
+        seed,
+        joined.device,
+    )
+    if focus > 0:
+        entries = best_entries(blend(best), (users, items), min(focus, items), student.device)
+        tables = focused(joined, entries, *tables)
+    return torch.cat(tables)
 
 
 def joined_parts(parts: dict[str, Tensor], student_items: Tensor, joined_items: Tensor) -> dict[str, Tensor]:
@@ -82,8 +113,7 @@ def joined_parts(parts: dict[str, Tensor], student_items: Tensor, joined_items: 
     """
     centred = student_items - student_items.mean(dim=0)
     users = torch.stack(list(parts.values())).sum(dim=0)
-    variance = ((users @ (centred.T @ centred)) * users).sum(dim=1, keepdim=True) / len(student_items)
-    scale = torch.where(variance > 0, variance.clamp(min=torch.finfo(variance.dtype).tiny).rsqrt(), 0.0)
+    scale = standardised_scale(users, centred)
     projection = centred.T @ joined_items
     return {name: (part @ projection) * scale for name, part in parts.items()}
 
@@ -103,18 +133,33 @@ def nearest_embeddings(
         seed: of the start.
         device: where to compute.
     """
-    users, items = shape
-    directions = min(width + FURTHER_DIRECTIONS, users, items)
-    start = torch.randn(items, directions, generator=torch.Generator().manual_seed(seed)).to(device)
-    basis = torch.linalg.qr(start).Q
+    users, _ = shape
     blocks = [np.arange(first, min(first + USERS_PER_BLOCK, users)) for first in range(0, users, USERS_PER_BLOCK)]
-    for _ in range(POWER_ITERATIONS):
+
+    def gram_times(basis: Tensor) -> Tensor:
         image = torch.zeros_like(basis)
         for block in blocks:
             rows = scores(block)
             image += rows.T @ (rows @ basis)
-        basis = torch.linalg.qr(image).Q
-    of_users = torch.cat([scores(block) @ basis for block in blocks])
+        return image
+
+    def times(basis: Tensor) -> Tensor:
+        return torch.cat([scores(block) @ basis for block in blocks])
+
+    return _decomposed(gram_times, times, shape, width, seed, device)
+
+
+def _decomposed(
+    gram_times: Product, times: Product, shape: tuple[int, int], width: int, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """``nearest_embeddings`` of X (users, items), known by ``X^T X`` and ``X`` times a matrix."""
+    users, items = shape
+    directions = min(width + FURTHER_DIRECTIONS, users, items)
+    start = torch.randn(items, directions, generator=torch.Generator().manual_seed(seed)).to(device)
+    basis = torch.linalg.qr(start).Q
+    for _ in range(POWER_ITERATIONS):
+        basis = torch.linalg.qr(gram_times(basis)).Q
+    of_users = times(basis)
     energy, rotation = torch.linalg.eigh(of_users.T @ of_users)
     kept = rotation.flip(dims=[1])[:, :width]
     found = energy.flip(dims=[0])[:width] > 0

@@ -70,6 +70,23 @@ class LinearTeacher:
         self.items = items
         self.catalogue = catalogue
 
+    def standardisation(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Each user's mean of ``Y B`` over the covered items and 1 / its standard deviation (0 for 0), (users,) each.
+
+        ``scores(users)`` is ``(Y B - mean) * scale`` of these users.
+        """
+        raw = self._interactions @ self._weights
+        items = len(self.items)
+        mean = np.asarray(raw.sum(axis=1), dtype=np.float64).ravel() / items
+        square = np.asarray(raw.power(2).sum(axis=1), dtype=np.float64).ravel() / items
+        deviation = np.sqrt(np.maximum(square - mean**2, 0))
+        scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+        return mean.astype(np.float32), scale.astype(np.float32)
+
+    def factors(self) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+        """Y (users, covered) and B (covered, covered)."""
+        return self._interactions, self._weights
+
     @property
     def covers_all(self) -> bool:
         """Whether it has a score for every item."""

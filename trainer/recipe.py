@@ -68,6 +68,11 @@ class Recipe(BaseModel):
     consolidated_width: int = Field(
         256, ge=0, description="width of the exported embeddings, joined with the linear teacher; 0 exports the student"
     )
+    consolidation_focus: int = Field(
+        50,
+        ge=0,
+        description="best items of each user whose scores the joined embeddings are to keep; 0 means all alike",
+    )
     momentum: float = Field(0.999, ge=0, le=1, description="the teachers' memory [mu, Eq. 29]")
 
     epochs: int = Field(300, ge=1, description="at most")

@@ -289,7 +289,9 @@ class TrainingRun:
         if self._linear is None or width == 0 or not can_decompose(self._linear, self._users):
             return student, self.progress.validation
         self._listener.stage("consolidated embeddings")
-        joined = consolidate(student, self._linear, self._validation, width, self._seed)
+        joined = consolidate(
+            student, self._linear, self._validation, width, self._recipe.consolidation_focus, self._seed
+        )
         validation = evaluate(joined, self._validation)
         if validation[SELECTION_METRIC] > self.progress.validation[SELECTION_METRIC]:
             return joined, validation

@@ -74,10 +74,11 @@ def test_standardised_rows() -> None:
 
 def test_blend_weighs_the_linear_teacher() -> None:
     student, linear = torch.tensor([[0.0, 10.0]]), torch.tensor([[3.0, 1.0]])
-    assert blended(student, linear, 0.4).tolist() == [[pytest.approx(-0.6), pytest.approx(0.6)]]
+    assert blended(student, linear, torch.tensor([0.4])).tolist() == [[pytest.approx(-0.6), pytest.approx(0.6)]]
 
 
-def test_consolidation_finds_what_only_the_linear_teacher_knows() -> None:
+@pytest.mark.parametrize("focus", [0, 10])
+def test_consolidation_finds_what_only_the_linear_teacher_knows(focus: int) -> None:
     """A student of noise beside pairs of items that are always bought together."""
     generator = np.random.default_rng(4)
     pairs = generator.integers(0, 20, size=(120, 3))
@@ -91,11 +92,13 @@ def test_consolidation_finds_what_only_the_linear_teacher_knows() -> None:
     holdout = Holdout(sp.csr_matrix(bought), sp.csr_matrix(held_out))
     noise = torch.from_numpy(generator.normal(size=(160, 8)).astype(np.float32))
     teacher = fit_linear_teacher(holdout.training, [], 0.0, 5.0, CPU)
-    joined = consolidate(noise, teacher, holdout, 40, 0)
+    joined = consolidate(noise, teacher, holdout, 40, focus, 0)
     assert joined.shape == (160, 40)
-    assert evaluate(joined, holdout)["ndcg@10"] > 2 * evaluate(noise, holdout)["ndcg@10"]
+    assert evaluate(joined, holdout)["ndcg@10"] > 1.5 * evaluate(noise, holdout)["ndcg@10"]
     student_scores, linear_scores = noise[:120] @ noise[120:].T, torch.from_numpy(teacher.scores(np.arange(120)))
-    blends = [blended(student_scores, linear_scores, weight) for weight in BLEND_WEIGHTS]
+    taken = bought.sum(axis=1)
+    by_history = torch.from_numpy(np.sqrt(taken / taken.mean()))
+    blends = [blended(student_scores, linear_scores, weight * by_history) for weight in BLEND_WEIGHTS]
     assert any(torch.allclose(joined[:120] @ joined[120:].T, blend, atol=1e-2) for blend in blends)
 
 
