@@ -5,7 +5,7 @@ chosen only where it finds ``REQUIRED_RECALL`` of the exact best items and is fa
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from shared.index.searchers import Effort
 K = 20
 FEWEST_ITEMS = 256
 QUERIES = 256
+QUERIES_WHERE_ALL_IS_FAST = 48
+"""So many are enough where the exact index is so fast that no other could win."""
 TIMED_QUERIES = 64
 LONGEST_BUILD_SECONDS = 600.0
 LEAST_SPEED_UP = 2.0
@@ -126,9 +128,14 @@ class Comparison:
 
 
 def choose_index(
-    items: Vectors, users: Vectors, seed: int, folder: Path, on_progress: Progress | None = None
+    items: Vectors,
+    users: Vectors,
+    seed: int,
+    folder: Path,
+    on_progress: Progress | None = None,
+    kinds: Sequence[str] = tuple(KINDS),
 ) -> dict[str, bytes | Path]:
-    """Measure all kinds and choose one.
+    """Measure kinds of index and choose one.
 
     Args:
         items: float32 [items, width].
@@ -136,20 +143,23 @@ def choose_index(
         seed: of the sample.
         folder: for files.
         on_progress: told what is being done.
+        kinds: that are measured besides the exact one.
 
     Returns:
         The attachments of an artefact that serves with the chosen one: the report, and the index, in ``folder``,
         where that is not the exact one.
     """
-    sample = np.random.default_rng(seed).permutation(len(users))[:QUERIES]
-    compared = Comparison(items, users[np.sort(sample)])
-    flat = compared.flat()
+    sample = np.random.default_rng(seed).permutation(len(users))
+    few = Comparison(items, users[np.sort(sample[:QUERIES_WHERE_ALL_IS_FAST])])
+    flat = few.flat()
+    undecided = flat.microseconds > LEAST_GAIN_MICROSECONDS * LEAST_SPEED_UP / (LEAST_SPEED_UP - 1)
+    compared = Comparison(items, users[np.sort(sample[:QUERIES])]) if undecided else few
     chosen, measured = flat, [flat]
     if len(items) >= FEWEST_ITEMS:
-        for kind in KINDS.values():
+        for name in kinds:
             if on_progress is not None:
-                on_progress(f"measuring the index {kind.name}")
-            candidate = compared.measure(kind, folder / "candidate")
+                on_progress(f"measuring the index {name}")
+            candidate = compared.measure(KINDS[name], folder / "candidate")
             measured.append(candidate)
             if is_better(candidate, chosen, flat):
                 chosen = candidate

@@ -11,13 +11,15 @@ from typing import Annotated
 import typer
 
 from shared.errors import UserError
-from trainer.cli import bench_train, output
+from trainer.cli import bench_index, bench_load, bench_train, output
 from trainer.cli.data import make_shop_with_progress
 from trainer.cli.encoders import FIT_EPOCHS
 
 app = typer.Typer(help="Measure; every figure in the documents comes from one of these.", no_args_is_help=True)
 
 app.command("train")(bench_train.train)
+app.command("index")(bench_index.index)
+app.command("load")(bench_load.load)
 
 METRICS = ("recall@20", "ndcg@20")
 
