@@ -6,7 +6,7 @@ from trainer.measurement.vectors import synthetic_vectors
 
 
 def test_lengths_and_closeness_are_those_of_a_student_trained_on_amazon_baby() -> None:
-    """Measured on 7,050 items of width 64: lengths by quantile over the median, and the 20 items nearest to a user by cosine."""
+    """Measured on 7,050 items of width 64: lengths by quantile over the median, and the cosines of the nearest 20."""
     items, users = synthetic_vectors(7050, 500, 64, 0)
     lengths = np.linalg.norm(items, axis=1)
     quantiles = np.quantile(lengths, [0.01, 0.25, 0.75, 0.99]) / np.median(lengths)
