@@ -64,7 +64,7 @@ class Challenger:
     Attributes:
         contender: its embeddings.
         teachers: what they recommend to the judged users, by name.
-        index_recall: share of the best items that its index finds; None if it has no index but the exact one.
+        index_recall: share of the best items that its index finds; None if its numbers make no sense.
     """
 
     contender: Contender

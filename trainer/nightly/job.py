@@ -24,17 +24,22 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import numpy as np
 
 from shared import artifact, durable
 from shared.artifact import Artifact
 from shared.encoders.folder import file_digest
 from shared.errors import UserError
+from shared.index import files, report
 from shared.state import UserState
 from trainer.dataset import Dataset, SplitSpec, load_dataset, validate_directory
 from trainer.device import choose_device
 from trainer.encoders.features_manifest import encoder_path, features_path, read_manifest, write_manifest
 from trainer.export import publish
+from trainer.index_choice import choose_index
 from trainer.nightly import additions, fault
 from trainer.nightly.candidate import Candidate, fresh_holdout, train_candidate
 from trainer.nightly.contenders import Challenger, challenger, champion
@@ -49,7 +54,7 @@ from trainer.nightly.service_watch import Service, Traffic
 from trainer.nightly.settings import NightlySettings
 from trainer.nightly.snapshot import Sources, write_snapshot
 from trainer.recipe import Recipe, load_recipe
-from trainer.training import EpochRecord, Listener, Progress, TrainingRun, peak_memory_mb
+from trainer.training import EpochRecord, Listener, Progress, TrainedStudent, TrainingRun, peak_memory_mb
 from trainer.warm_start import WarmStart
 
 FOLDER = ".nightly"
@@ -321,7 +326,8 @@ class Night:
             figures: Any = (live.manifest.gate or {}).get("figures") or {}
             shares = teacher_shares({name: float(value) for name, value in figures.items()})
             standing = champion(live, data, gone["forgotten"], gone["retired"], shares)
-        verdict = judge(Challenger(today, candidate.teachers), standing, data, holdout, self._settings.gate)
+        judged = Challenger(today, candidate.teachers, _index_recall(trained, self._settings.train.seed))
+        verdict = judge(judged, standing, data, holdout, self._settings.gate)
         return verdict.as_dict()
 
     def _verdict(self) -> Result:
@@ -495,6 +501,17 @@ class Night:
             raise OverBudgetError(f"{step}: {peak_memory_mb():.0f} MB were used, the budget is {most:.0f}")
         if time.monotonic() - self._began > 60 * self._settings.minutes:
             raise OverBudgetError(f"{step}: the night took longer than its {self._settings.minutes:g} minutes")
+
+
+def _index_recall(trained: TrainedStudent, seed: int) -> float | None:
+    """How much the index finds that this model would be served with; None where its numbers make no sense."""
+    if not (np.isfinite(trained.item_embeddings).all() and np.isfinite(trained.user_embeddings).all()):
+        return None
+    with TemporaryDirectory() as folder:
+        attached = choose_index(trained.item_embeddings, trained.user_embeddings, seed, Path(folder))
+        content = attached[files.REPORT]
+    assert isinstance(content, bytes)  # noqa: S101 (the report is never a file)
+    return report.decode(content).chosen.recall
 
 
 def alone(places: Places) -> AbstractContextManager[None]:
