@@ -40,7 +40,7 @@ lock: $(READY)
 	for side in service trainer; do \
 		$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
 			--no-emit-index-url --no-emit-find-links --unsafe-package torch \
-			$$([ $$side = trainer ] && echo "--extra trainer --extra text --extra object-store" || echo "--extra service --extra object-store") \
+			$$([ $$side = trainer ] && echo "--extra trainer --extra text --extra object-store" || echo "--extra service --extra otel --extra object-store") \
 			--output-file deploy/requirements-$$side.lock pyproject.toml || exit 1; \
 		sed -i '/^torch==/,/^    #/d' deploy/requirements-$$side.lock; \
 	done
@@ -64,5 +64,5 @@ clean:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH_PIP_ARGS) $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable '.[trainer,service,text,experiments,object-store,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[trainer,service,otel,text,experiments,object-store,dev]'
 	touch $@

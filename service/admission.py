@@ -26,6 +26,7 @@ WATCH_SECONDS = 0.25
 ALWAYS_ADMITTED = frozenset({"/livez", "/readyz", "/health", "/metrics", "/v2/health/live", "/v2/health/ready"})
 """Paths of those who ask how the service is; they must hear it above all when it is busy."""
 
+_MOST_HELD = 1_000
 _RETRY_AFTER = {"Retry-After": "1"}
 
 
@@ -48,6 +49,7 @@ class Admission:
         """
         self.in_flight = 0
         self.waiting = 0
+        self._held = 0
         self._max_in_flight = max_in_flight
         self._max_waiting = max_waiting
         self._max_wait_seconds = max_wait_seconds
@@ -67,6 +69,19 @@ class Admission:
         if self.waiting >= self._max_waiting:
             return "full"
         return await self._wait()
+
+    async def hold_back(self) -> None:
+        """Let who was turned away at the door wait a moment for the answer, or they would be back at once.
+
+        A few hundred clients that try again without a pause would keep the worker busy with turning them away.
+        """
+        if self._held >= _MOST_HELD:
+            return
+        self._held += 1
+        try:
+            await asyncio.sleep(self._max_wait_seconds)
+        finally:
+            self._held -= 1
 
     def leave(self) -> None:
         """Make room for the next one."""
@@ -164,6 +179,8 @@ class Admit:
         if refusal is not None:
             self._metrics.shed(refusal)
             scope["state"]["shed"] = refusal
+            if refusal == "full":
+                await self._admission.hold_back()
             await _answer(scope, receive, send, 503, "The service is busy. Ask again in a moment.", _RETRY_AFTER)
             return
         try:

@@ -5,14 +5,15 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anyio import to_thread
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from service import problems
+from service import problems, tracing
 from service.access import Access, KeysFile
 from service.admission import Admission, Admit
 from service.connections import close_slow
@@ -32,6 +33,9 @@ from service.vitals import Vitals
 from shared.artifact import activations
 from shared.errors import UserError
 from shared.state import check_url, open_state
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 POLL_SECONDS = 2.0
 """How often the store is looked at for a new model, and the state for retired items."""
@@ -75,8 +79,9 @@ def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path
             app = _cross_origin(app, settings.cors_origins)
         return Front(app, metrics, log, draining)
 
-    following = _following(live, overlay, mirror, draining, lambda: admission.watch(watch))
-    app = _described_app(lifespan=following, layers=layers)
+    tracer = tracing.tracer_provider() if settings.tracing else None
+    following = _following(live, overlay, mirror, draining, tracer, lambda: admission.watch(watch))
+    app = _described_app(following, layers, tracing.telemetry(tracer))
     app.state.live = live
     app.state.overlay = overlay
     app.state.mirror = mirror
@@ -184,6 +189,7 @@ def _following(
     overlay: Overlay,
     mirror: ModelMirror | None,
     draining: Draining,
+    tracer: "TracerProvider | None",
     watch: Callable[[], Coroutine[Any, Any, None]],
 ) -> Lifespan:
     @asynccontextmanager
@@ -200,11 +206,17 @@ def _following(
             await to_thread.run_sync(mirror.stop)
         await to_thread.run_sync(overlay.stop)
         await to_thread.run_sync(live.stop)
+        if tracer is not None:
+            await to_thread.run_sync(tracer.shutdown)
 
     return lifespan
 
 
-def _described_app(lifespan: Lifespan | None = None, layers: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> FastAPI:
+def _described_app(
+    lifespan: Lifespan | None = None,
+    layers: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+    telemetry: TelemetryConfig = tracing.OFF,
+) -> FastAPI:
     app = _Application(
         layers,
         title="MTS4MM recommendations",
@@ -214,6 +226,7 @@ def _described_app(lifespan: Lifespan | None = None, layers: Callable[[ASGIApp],
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        telemetry=telemetry,
     )
     for router in ROUTERS:
         app.include_router(router)

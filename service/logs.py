@@ -109,7 +109,7 @@ def configure(log_format: str, level: str, stream: TextIO | None = None) -> Acce
 
 
 def _as_json() -> list[Processor]:
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
 
 
 def _in_words(stream: TextIO) -> list[Processor]:

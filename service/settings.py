@@ -62,10 +62,14 @@ class Settings(StateSettings):
     max_body_bytes: int = Field(1024 * 1024, ge=1, le=2**31 - 1, description="The largest request body.")
     max_body_depth: int = Field(32, ge=1, le=500, description="How deeply the JSON of a body may be nested.")
     max_in_flight: int = Field(
-        32, ge=1, le=10_000, description="How many requests a worker works on at once; others wait."
+        8,
+        ge=1,
+        le=10_000,
+        description="How many requests a worker works on at once; others wait. More than a few contend for one "
+        "interpreter, and pay only where answers wait for a slow Redis.",
     )
     max_waiting: int = Field(
-        256, ge=0, le=100_000, description="How many requests may wait in a worker; others are answered 503 at once."
+        128, ge=0, le=100_000, description="How many requests may wait in a worker; others are answered 503."
     )
     max_wait_seconds: Seconds = Field(
         0.5, description="How long a request may wait for its turn before it is answered 503."

@@ -123,11 +123,11 @@ def _of_the_nightly_job(path: Path) -> Iterable[Metric]:
         moment = _moment(status.get(field))
         if moment is not None:
             yield _gauge(f"nightly_last_{name}_timestamp_seconds", what, moment.timestamp())
-    seconds = status.get("duration_seconds")
+    seconds = status.get("seconds")
     if isinstance(seconds, int | float):
         yield _gauge("nightly_last_duration_seconds", "How long the last nightly run took.", seconds)
-    if isinstance(status.get("verdict"), str):
-        verdict = {"verdict": status["verdict"]}
+    if isinstance(status.get("outcome"), str):
+        verdict = {"verdict": status["outcome"]}
         yield InfoMetricFamily("mts4mm_nightly_last_verdict", "How the last nightly run ended.", verdict)
 
 

@@ -106,6 +106,9 @@ class _Workers(Multiprocess):
     def keep_subprocess_alive(self) -> None:
         """Start dead workers again."""
         before = {process.pid: process for process in self.processes}
+        for process in self.processes:
+            # With this end open here as well, to ask a worker that dies meanwhile would last until the time is up.
+            process.child_conn.close()
         super().keep_subprocess_alive()
         for pid in before.keys() - {process.pid for process in self.processes}:
             _forget(pid)

@@ -1,6 +1,6 @@
 """The routes: thin, over one engine; a router for each kind of thing that is asked for."""
 
-from service.routes import admin, catalogue, console, events, health, pictures, recommendations, users
+from service.routes import admin, catalogue, console, docs, events, health, pictures, recommendations, users
 
 ROUTERS = (
     recommendations.router,
@@ -14,5 +14,6 @@ ROUTERS = (
     admin.router,
     health.router,
     console.router,
+    docs.router,
 )
 """In the order of the API's description."""

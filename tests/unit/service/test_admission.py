@@ -1,0 +1,169 @@
+"""Who is let in, who waits, who is turned away, and who took too long: by the counts, without a clock to trust."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from service.admission import Admission, Admit
+from service.metrics import Metrics
+
+FOREVER = 60.0
+
+
+def admission(in_flight: int = 2, waiting: int = 2, wait: float = FOREVER, timeout: float = FOREVER) -> Admission:
+    return Admission(in_flight, waiting, wait, timeout)
+
+
+def run(story: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(story(), 20))
+
+
+def test_so_many_are_let_in_so_many_wait_and_the_next_is_turned_away() -> None:
+    async def story() -> None:
+        door = admission(in_flight=2, waiting=2)
+        assert [await door.enter(), await door.enter()] == [None, None]
+        third, fourth = asyncio.create_task(door.enter()), asyncio.create_task(door.enter())
+        await asyncio.sleep(0.01)
+        assert (door.in_flight, door.waiting) == (2, 2)
+        assert await door.enter() == "full"
+        door.leave()
+        assert await third is None
+        assert not fourth.done()
+        assert (door.in_flight, door.waiting) == (2, 1)
+        door.leave()
+        assert await fourth is None
+        door.leave()
+        door.leave()
+        assert (door.in_flight, door.waiting) == (0, 0)
+
+    run(story)
+
+
+def test_who_waited_too_long_is_late_and_leaves_no_trace() -> None:
+    async def story() -> None:
+        door = admission(in_flight=1, waiting=5, wait=0.05)
+        await door.enter()
+        assert await door.enter() == "late"
+        assert door.waiting == 0
+        door.leave()
+        assert door.in_flight == 0
+        assert await door.enter() is None
+
+    run(story)
+
+
+def test_whoever_goes_away_while_waiting_gives_up_the_place_also_at_the_moment_of_getting_it() -> None:
+    async def story() -> None:
+        door = admission(in_flight=1)
+        await door.enter()
+        gone = asyncio.create_task(door.enter())
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        assert (door.in_flight, door.waiting) == (1, 0)
+        gone = asyncio.create_task(door.enter())
+        await asyncio.sleep(0.01)
+        door.leave()  # hands the place over ...
+        gone.cancel()  # ... to somebody who goes in the same moment
+        await asyncio.gather(gone, return_exceptions=True)
+        assert (door.in_flight, door.waiting) == (0, 0)
+
+    run(story)
+
+
+def test_who_arrived_before_a_long_round_of_the_loop_is_late() -> None:
+    async def story() -> None:
+        import time
+
+        door = admission(in_flight=100, wait=0.05)
+
+        async def slow_then_enter() -> str | None:
+            verdict = await door.enter()
+            time.sleep(0.04)  # an answer that is computed in the loop
+            return verdict
+
+        verdicts = await asyncio.gather(*(slow_then_enter() for _ in range(5)))
+        assert verdicts == [None, None, "late", "late", "late"]
+        await asyncio.sleep(0.01)
+        assert await door.enter() is None
+
+    run(story)
+
+
+async def answer(scope: Any, door: Admission, app: Any, metrics: Metrics, body: list[dict[str, Any]]) -> list[Any]:
+    sent: list[Any] = []
+    messages = iter(body)
+
+    async def receive() -> Any:
+        try:
+            return next(messages)
+        except StopIteration:
+            await asyncio.sleep(FOREVER)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await Admit(app, door, metrics, max_body_bytes=10)(scope, receive, send)
+    return sent
+
+
+def scope(path: str = "/recommend") -> dict[str, Any]:
+    return {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "headers": [],
+        "query_string": b"",
+        "server": ("x", 80),
+        "scheme": "http",
+        "root_path": "",
+        "state": {"request_id": "r"},
+    }
+
+
+WHOLE = {"type": "http.request", "body": b"{}", "more_body": False}
+PART = {"type": "http.request", "body": b"{", "more_body": True}
+
+
+@pytest.mark.parametrize(("body", "status"), [([WHOLE], 503), ([PART], 408), ([], 408)])
+def test_what_takes_too_long_is_ended_and_answered(body: list[dict[str, Any]], status: int) -> None:
+    async def story() -> None:
+        door, metrics = admission(timeout=0.05), Metrics()
+
+        async def app(_scope: Any, receive: Any, _send: Any) -> None:
+            while True:
+                if not (await receive()).get("more_body"):
+                    await asyncio.sleep(FOREVER)
+
+        watching = asyncio.create_task(door.watch(lambda _now: None))
+        sent = await answer(scope(), door, app, metrics, body)
+        watching.cancel()
+        assert sent[0]["status"] == status
+        assert (b"retry-after", b"1") in sent[0]["headers"] or status == 408
+        assert (b"connection", b"close") in sent[0]["headers"] or status == 503
+        assert door.in_flight == 0
+        assert b"mts4mm_http_request_timeouts_total 1.0" in metrics.exposition()
+
+    run(story)
+
+
+def test_those_who_ask_how_the_service_is_are_always_let_in_and_others_are_told_to_come_again() -> None:
+    async def story() -> None:
+        door, metrics = admission(in_flight=1, waiting=0, wait=0.01), Metrics()
+        await door.enter()
+
+        async def app(_scope: Any, _receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        shed = scope()
+        sent = await answer(shed, door, app, metrics, [WHOLE])
+        assert sent[0]["status"] == 503
+        assert (b"retry-after", b"1") in sent[0]["headers"]
+        assert shed["state"]["shed"] == "full"
+        assert b'mts4mm_http_requests_shed_total{reason="full"} 1.0' in metrics.exposition()
+        for path in ("/livez", "/readyz", "/health", "/metrics"):
+            assert (await answer(scope(path), door, app, metrics, [WHOLE]))[0]["status"] == 200
+
+    run(story)
