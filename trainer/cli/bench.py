@@ -21,6 +21,7 @@ app.command("train")(bench_train.train)
 app.command("index")(bench_index.index)
 app.command("load")(bench_load.load)
 
+SERVED_SIZES = (7_000, 20_000, 200_000)
 METRICS = ("recall@20", "ndcg@20")
 
 
@@ -216,6 +217,58 @@ def cold(
     if seconds:
         words = f"from PUT to found: median {statistics.median(seconds):.3f} s, at most {max(seconds):.3f} s"
         output.stdout.print(f"{words}, {len(seconds)} items", highlight=False)
+
+
+@app.command()
+def serve(
+    items: Annotated[list[int] | None, typer.Option(min=100, help="Size of a catalogue; repeatable.")] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="How long each load takes.")] = 8.0,
+    json_: output.JsonOption = False,
+) -> None:
+    """Recommendations a second by one process on one core, with and without Redis, beside what its parts allow."""
+    from trainer.measurement.serving import measure_serving, require_wrk
+
+    require_wrk()
+    measured = []
+    for size in items or SERVED_SIZES:
+        output.say(f"measuring {size} items")
+        measured.append(measure_serving(size, seconds))
+    if json_:
+        output.print_json([asdict(each) for each in measured])
+        return
+    rows = []
+    for each in measured:
+        for state, served, allowed in (
+            ("no", each.alone, each.allowed_alone),
+            ("yes", each.with_state, each.allowed_with_state),
+        ):
+            rows.append(
+                (
+                    each.items,
+                    state,
+                    f"{each.echo:.0f}",
+                    f"{1e6 * each.search_seconds:.0f}",
+                    f"{1e6 * each.round_trip_seconds:.0f}",
+                    f"{served.capacity:.0f}",
+                    f"{served.capacity / each.echo:.2f}",
+                    f"{served.capacity / allowed:.2f}",
+                    f"{served.p50_ms:.2f}",
+                    f"{served.p99_ms:.2f}",
+                )
+            )
+    columns = (
+        "items",
+        "state",
+        "echo/s",
+        "search us",
+        "trip us",
+        "served/s",
+        "of echo",
+        "of parts",
+        "p50 ms",
+        "p99 ms",
+    )
+    output.print_table("one process on one core; latency at 70% of capacity, open loop", columns, rows)
 
 
 def _print_figures(title: str, figures: dict[str, list[dict[str, float]]], as_json: bool) -> None:

@@ -1,0 +1,280 @@
+"""How many recommendations a second one process of the service gives on one core, beside what its parts would allow.
+
+The load and Redis have the other core. The parts are measured in the same minutes, on the same core: an echo of the
+same stack (:mod:`trainer.measurement.echo`), a bare search by faiss, a bare round trip to Redis.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+import redis
+from numpy.typing import NDArray
+
+from shared import artifact
+from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
+from shared.errors import UserError
+from shared.state.embedded import EmbeddedServer
+from trainer.measurement.open_loop import latencies
+
+USERS = 4_000
+SEEN = 10
+"""Training interactions of a user."""
+K = 20
+WIDTH = 64
+CONNECTIONS = 16
+SHARE_OF_CAPACITY = 0.7
+START_SECONDS = 120.0
+NO_REDIS = "redis://127.0.0.1:1"
+"""Nobody listens there: the service answers from the model alone, without a round trip."""
+
+_Table = NDArray[np.float32]
+_SCRIPT = """
+math.randomseed(1)
+local headers = {["Content-Type"] = "application/json"}
+request = function()
+  return wrk.format("POST", "/recommend", headers, string.format('{"user_id":"u%%d","k":%d}', math.random(0, %d)))
+end
+done = function(summary)
+  local e = summary.errors
+  io.write(string.format('\\n{"requests": %%d, "microseconds": %%d, "failed": %%d}\\n', summary.requests,
+    summary.duration, e.connect + e.read + e.write + e.status + e.timeout))
+end
+"""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What one process answered: requests a second at most, and latency in ms below that, open loop."""
+
+    capacity: float
+    rate: float
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True)
+class ServingSpeed:
+    """One size of catalogue. Seconds of the parts; what was served from the model alone, and with the state."""
+
+    items: int
+    echo: float
+    search_seconds: float
+    round_trip_seconds: float
+    alone: Served
+    with_state: Served
+
+    @property
+    def allowed_alone(self) -> float:
+        """Requests a second that echo and search allow."""
+        return 1 / (1 / self.echo + self.search_seconds)
+
+    @property
+    def allowed_with_state(self) -> float:
+        """The same with a round trip."""
+        return 1 / (1 / self.echo + self.search_seconds + self.round_trip_seconds)
+
+
+def require_wrk() -> None:
+    """Check that there is what makes the load.
+
+    Raises:
+        UserError: ``wrk`` is missing, or the machine has one core alone.
+    """
+    if shutil.which("wrk") is None:
+        raise UserError("wrk is missing, which makes the load: install it, on Debian with 'apt-get install wrk'")
+    if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2:
+        raise UserError("this needs Linux and two cores: one for the service, the other for the load")
+
+
+def measure_serving(items: int, seconds: float) -> ServingSpeed:
+    """Measure one size; ``seconds`` is how long each load takes, of which there are six.
+
+    Raises:
+        UserError: something does not start, or a request fails.
+    """
+    before = os.sched_getaffinity(0)
+    serving, loading = sorted(before)[:2]
+    with tempfile.TemporaryDirectory(prefix="mts4mm-bench-") as folder:
+        store = Path(folder) / "models"
+        embeddings = _publish(store, items)
+        try:
+            os.sched_setaffinity(0, {serving})
+            search = _search_seconds(*embeddings)
+            os.sched_setaffinity(0, {loading})
+            server = EmbeddedServer(store / ".state")  # on this core
+            os.sched_setaffinity(0, {serving})
+            round_trip = _round_trip_seconds(server.socket)
+            os.sched_setaffinity(0, {loading})
+            with _service(store, serving, {"MTS4MM_REDIS_URL": NO_REDIS}) as port:
+                answer = Path(folder) / "answer.json"
+                answer.write_bytes(_ask(port, {"user_id": "u0", "k": K}))
+                echo = _echo_capacity(answer, serving, seconds)
+                alone = _served(port, seconds)
+            with _service(store, serving, {"MTS4MM_STATE": str(server.folder)}) as port:
+                with_state = _served(port, seconds)
+            server.close()
+        finally:
+            os.sched_setaffinity(0, before)
+    return ServingSpeed(items, echo, search, round_trip, alone, with_state)
+
+
+def _publish(store: Path, items: int) -> tuple[_Table, _Table]:
+    """Publish a model of random numbers; gives the embeddings of its items, and of its users."""
+    draw = np.random.default_rng(0)
+    of_users = draw.normal(size=(USERS, WIDTH)).astype(np.float32)
+    of_items = draw.normal(size=(items, WIDTH)).astype(np.float32)
+    seen = np.sort(draw.integers(0, items - SEEN, size=(USERS, SEEN)), axis=1) + np.arange(SEEN)
+    model = StudentModel(
+        user_ids=[f"u{user}" for user in range(USERS)],
+        item_ids=[f"i{item}" for item in range(items)],
+        user_embeddings=of_users,
+        item_embeddings=of_items,
+        train_indptr=np.arange(USERS + 1) * SEEN,
+        train_indices=seen.ravel(),
+        items=[{"title": f"Thing number {item}", "category": f"c{item % 20}"} for item in range(items)],
+    )
+    dataset = DatasetInfo(
+        name=f"random-{items}",
+        fingerprint="",
+        users=USERS,
+        items=items,
+        interactions=USERS * SEEN,
+        split=Split(kind="random", seed=0),
+    )
+    artifact.publish(store, model, Provenance(dataset, {}, 0, {}))
+    return of_items, of_users
+
+
+def _search_seconds(of_items: _Table, of_users: _Table) -> float:
+    """A search for one user, who has seen some."""
+    faiss.omp_set_num_threads(1)
+    index = faiss.IndexFlatIP(WIDTH)
+    index.add(of_items)
+    asked = iter(np.resize(np.arange(USERS), 10**6).tolist())
+    return _mean_seconds(lambda: index.search(of_users[next(asked)][None, :], K + SEEN))
+
+
+def _round_trip_seconds(path: Path) -> float:
+    """What is asked of Redis for one user, in one pipeline."""
+    with redis.Redis(unix_socket_path=str(path)) as client:
+
+        def ask() -> None:
+            pipeline = client.pipeline(transaction=False)
+            pipeline.zrevrange("bench:recent", 0, -1)
+            pipeline.zrange("bench:hidden", 0, -1, withscores=True)
+            pipeline.get("bench:forgotten")
+            pipeline.execute()
+
+        return _mean_seconds(ask)
+
+
+def _mean_seconds(call: Callable[[], object]) -> float:
+    for _ in range(20):
+        call()
+    count, started = 0, time.perf_counter()
+    while (taken := time.perf_counter() - started) < 1.0:
+        call()
+        count += 1
+    return taken / count
+
+
+def _echo_capacity(answer: Path, core: int, seconds: float) -> float:
+    port = _free_port()
+    with _process([sys.executable, "-m", "trainer.measurement.echo", str(port), str(answer)], core, {}) as process:
+        _wait_until_answers(process, port)
+        return _capacity(port, seconds)
+
+
+def _served(port: int, seconds: float) -> Served:
+    capacity = _capacity(port, seconds)
+    rate = SHARE_OF_CAPACITY * capacity
+    bodies = [json.dumps({"user_id": f"u{user}", "k": K}).encode() for user in range(USERS)]
+    taken = latencies(port, bodies, rate, seconds)
+    p50, p99 = np.percentile(taken, [50, 99])
+    return Served(capacity, rate, 1e3 * float(p50), 1e3 * float(p99))
+
+
+def _capacity(port: int, seconds: float) -> float:
+    """Requests a second, closed loop, after a quarter of the time to warm up."""
+    _wrk(port, max(1, round(seconds / 4)))
+    found = _wrk(port, max(1, round(seconds)))
+    if found["failed"]:
+        raise UserError(f"{found['failed']} of {found['requests']} requests failed under load")
+    return 1e6 * found["requests"] / found["microseconds"]
+
+
+def _wrk(port: int, seconds: int) -> dict[str, int]:
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(_SCRIPT % (K, USERS - 1))
+        script.flush()
+        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "-s", script.name, f"http://127.0.0.1:{port}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own)
+    if done.returncode:
+        raise UserError(f"wrk failed: {done.stderr.strip() or done.stdout.strip()}")
+    counted: dict[str, int] = json.loads(done.stdout.strip().splitlines()[-1])
+    return counted
+
+
+@contextmanager
+def _service(store: Path, core: int, settings: Mapping[str, str]) -> Iterator[int]:
+    port = _free_port()
+    command = [sys.executable, "-m", "service", "--models", str(store), "--port", str(port)]
+    with _process(command, core, settings) as process:
+        _wait_until_answers(process, port)
+        yield port
+
+
+@contextmanager
+def _process(command: Sequence[str], core: int, settings: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process on one core; its log goes nowhere, but is written."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MTS4MM_")}
+    environment = kept | {"OMP_NUM_THREADS": "1", "MTS4MM_LOG_FORMAT": "json"} | dict(settings)
+    process = subprocess.Popen(  # noqa: S603 (our own)
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    os.sched_setaffinity(process.pid, {core})
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
+
+
+def _wait_until_answers(process: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            _ask(port, {"user_id": "u0", "k": K})
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    raise UserError(f"{process.args!r} does not start: is mts4mm[service] installed?")
+
+
+def _ask(port: int, body: Mapping[str, object]) -> bytes:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/recommend", json.dumps(body).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=START_SECONDS) as answer:  # noqa: S310
+        content: bytes = answer.read()
+    return content
