@@ -18,7 +18,7 @@ from shared.index.kinds import FLAT, KINDS
 from shared.index.report import IndexReport
 from shared.index.searchers import Effort
 
-CANARY_USERS = 64
+CANARY_USERS = 32
 CANARY_K = 20
 CANARY_RECALL = 0.97
 """Less than what the trainer requires, since the users asked are fewer."""

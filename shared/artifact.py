@@ -19,10 +19,12 @@ by name.
 
 import hashlib
 import json
+import mmap
 import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -92,6 +94,7 @@ _ATTACHED = "attached."
 _ATTACHMENT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
 _LOCK = ".lock"
 _ACTIVATIONS_KEPT = 20
+_HASHING_THREADS = 4
 _REMEDY = "Publish the model again, or use another version."
 
 
@@ -507,10 +510,14 @@ def _read_manifest(directory: Path) -> Manifest:
 
 def _check_files(directory: Path, manifest: Manifest) -> None:
     _check_names(directory, manifest)
-    for name, entry in sorted(manifest.files.items()):
+    entries = sorted(manifest.files.items())
+    for name, entry in entries:
         _check_size(directory / name, entry)
-        if _entry(directory / name) != entry:
-            raise _damage(directory / name, "its sha256 is not that of the manifest; it was damaged or changed")
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        found = pool.map(lambda named: _entry(directory / named[0]), entries)
+        for (name, entry), actual in zip(entries, found, strict=True):
+            if actual != entry:
+                raise _damage(directory / name, "its sha256 is not that of the manifest; it was damaged or changed")
 
 
 def _check_names(directory: Path, manifest: Manifest) -> None:
@@ -555,7 +562,7 @@ def _open(directory: Path, manifest: Manifest) -> Artifact:
     tables.check(len(users), len(items), lambda table, what: _damage(directory / f"{table}.npy", what))
     if (manifest.dataset.users, manifest.dataset.items) != (len(users), len(items)):
         raise _damage(directory / _MANIFEST, f"does not count the {len(users)} users and {len(items)} items here")
-    return Artifact(
+    artifact = Artifact(
         path=directory,
         manifest=manifest,
         users=users,
@@ -569,6 +576,18 @@ def _open(directory: Path, manifest: Manifest) -> Artifact:
         parts=_open_parts(directory, tables) if _PARTS in manifest.files else None,
         _metadata=_open_metadata(directory, len(items)) if _ITEMS in manifest.files else None,
     )
+    for table in vars(tables).values():
+        _let_go(table)
+    return artifact
+
+
+def _let_go(table: NDArray[Any]) -> None:
+    """Hand back the pages of a mapped table that the checks read; what is asked for later comes from the page cache."""
+    owner: Any = table
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap):
+        owner.madvise(mmap.MADV_DONTNEED)
 
 
 def _open_fold_in(path: Path, width: int) -> NDArray[np.float32]:

@@ -35,11 +35,11 @@ def load(
         output.print_json({"users": users, "items": items, "width": width, "loads": loads})
         return
     rows = [
-        (count, f"{measure.ready_seconds:.1f}", place, *(f"{value:.0f}" for value in asdict(memory).values()))
+        (count, f"{measure.ready_seconds:.1f}", place, *(f"{value:.1f}" for value in asdict(worker).values()))
         for count, measure in measured.items()
-        for place, memory in enumerate(measure.workers, start=1)
+        for place, worker in enumerate(measure.workers, start=1)
     ]
-    columns = ("workers", "ready, s", "worker", "resident MB", "proportional MB", "private MB")
+    columns = ("workers", "ready, s", "worker", "resident MB", "proportional MB", "private MB", "CPU, s")
     output.print_table(f"{users:,} users, {items:,} items, width {width}", columns, rows)
 
 

@@ -32,12 +32,13 @@ _PAUSE = 0.02
 
 
 @dataclass(frozen=True)
-class WorkerMemory:
-    """Of one worker, in MB: resident; its own share where pages are shared; private."""
+class Worker:
+    """Of one worker, in MB: resident; its own share where pages are shared; private. And the seconds it computed."""
 
     resident: float
     proportional: float
     private: float
+    cpu_seconds: float
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class ServiceLoad:
     """Seconds from the start of the process until every worker has the model and one says it is ready; memory then."""
 
     ready_seconds: float
-    workers: list[WorkerMemory]
+    workers: list[Worker]
 
 
 def large_store(
@@ -111,7 +112,7 @@ def measure_load(store: Path, workers: int, port: int) -> ServiceLoad:
                 raise UserError(f"the service was not ready after {LONGEST_SECONDS:.0f} s")
             time.sleep(_PAUSE)
         seconds = time.perf_counter() - started
-        return ServiceLoad(seconds, [_memory(pid) for pid in with_model])
+        return ServiceLoad(seconds, [_worker(pid) for pid in with_model])
     finally:
         process.terminate()
         process.wait()
@@ -139,8 +140,9 @@ def _has_mapped(pid: int) -> bool:
         return False
 
 
-def _memory(pid: int) -> WorkerMemory:
+def _worker(pid: int) -> Worker:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()[1:]
     megabytes = {name: int(rest.split()[0]) / 1024 for name, rest in (line.split(":", 1) for line in lines)}
     private = megabytes["Private_Clean"] + megabytes["Private_Dirty"]
-    return WorkerMemory(megabytes["Rss"], megabytes["Pss"], private)
+    ticks = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13]
+    return Worker(megabytes["Rss"], megabytes["Pss"], private, sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"))
