@@ -5,6 +5,9 @@ from collections.abc import Mapping
 
 from shared.manifest import Manifest
 
+_MISSING = "missing."
+_MISSING_FIGURES = ("recall@20", "ndcg@20")
+
 
 def model_card(manifest: Manifest, width: int) -> str:
     """Write the card as Markdown; ``width`` is the length of an embedding."""
@@ -33,8 +36,8 @@ The score of an item for a user is the inner product of their embeddings.
 
 ## Metrics
 
-{_metrics_table(manifest.metrics)}
-
+{_metrics_table({name: value for name, value in manifest.metrics.items() if not name.startswith(_MISSING)})}
+{_missing_content(manifest.metrics)}
 ## Recipe
 
 ```json
@@ -57,6 +60,31 @@ def _metrics_table(metrics: Mapping[str, float]) -> str:
         return "None were recorded."
     rows = [f"| {_line(name)} | {value:.6g} |" for name, value in sorted(metrics.items())]
     return "\n".join(["| metric | value |", "|---|---|", *rows])
+
+
+def _missing_content(metrics: Mapping[str, float]) -> str:
+    """A section on what the student makes of items without content; empty if that was not measured."""
+    suffix = f".{_MISSING_FIGURES[0]}"
+    shares = [
+        name.removeprefix(_MISSING).removesuffix(suffix)
+        for name in metrics
+        if name.startswith(_MISSING) and name.endswith(suffix)
+    ]
+    if not shares:
+        return ""
+    rows = []
+    for share in sorted(shares, key=float):
+        figures = (metrics.get(f"{_MISSING}{share}.{figure}") for figure in _MISSING_FIGURES)
+        rows.append(" | ".join([f"| {float(share):.0%}", *("-" if v is None else f"{v:.6g}" for v in figures)]) + " |")
+    table = "\n".join([f"| content missing | {' | '.join(_MISSING_FIGURES)} |", "|---|---|---|", *rows])
+    return f"""
+## With content missing
+
+The student alone, without what the linear teacher adds, on the test split: of each modality the content of so many
+items was hidden, drawn at random, after the training.
+
+{table}
+"""
 
 
 def _line(text: str) -> str:

@@ -14,13 +14,13 @@ from torch import Tensor
 from shared.errors import DivergenceError
 from trainer import graph, losses
 from trainer.consolidation import can_decompose, nearest_embeddings
-from trainer.inputs import TrainingInputs, bipartite_propagator
+from trainer.inputs import TrainingInputs, bipartite_propagator, hide_content
 from trainer.recipe import Recipe
 from trainer.sampler import Triplets
 from trainer.stopwatch import stopwatch
 from trainer.student import Fused, Student, tempered
 from trainer.teachers import Teachers, ensemble_ranking
-from trainer.views import ID_VIEW, IdEncoder, LayerPooling, ModalityEncoder, ViewEncoders
+from trainer.views import ID_VIEW, IdEncoder, LayerPooling, ModalityEncoder, ModalityGraphs, ViewEncoders
 
 LOSS_TERMS = ("bpr", "l2", "contrast", "teachers", "rank", "embedding", "linear", "total")
 
@@ -118,6 +118,7 @@ class Distillation:
         self._inputs = inputs
         self._recipe = recipe
         self._graph = inputs.bipartite
+        self._modalities = inputs.modalities
         self.student = Student(self._encoders(recipe.student_pooling), recipe.width, recipe.fusion, gated=recipe.gates)
         self.teachers = Teachers(self._encoders(recipe.teacher_pooling), self.student.encoders)
         self.student.to(inputs.device)
@@ -153,10 +154,12 @@ class Distillation:
 
     @stopwatch("epoch graph")
     def start_epoch(self, generator: np.random.Generator) -> None:
-        """Draw the epoch's user-item graph."""
+        """Draw the epoch's user-item graph, and the items that have content in it."""
         if self._recipe.id_edge_drop > 0:
             kept = graph.drop_edges(self._inputs.interactions, self._recipe.id_edge_drop, generator)
             self._graph = bipartite_propagator(kept, self._inputs.device)
+        if self._recipe.modality_dropout > 0:
+            self._modalities = hide_content(self._inputs, self._recipe, self._recipe.modality_dropout, generator)
 
     def step(self, triplets: Triplets, generator: np.random.Generator) -> dict[str, float]:
         """Learn from one batch; returns every term of Eq. 30, unweighted, and their weighted total.
@@ -187,8 +190,14 @@ class Distillation:
     @torch.no_grad()
     def student_embeddings(self) -> Tensor:
         """Eq. 31's embeddings over the whole training graph, (users + items, width)."""
-        views = self.student.encoders(self._inputs.bipartite, self._inputs.modalities)
-        fused: Fused = self.student.fusion(views, self._inputs.present)
+        return self.student_embeddings_given(self._inputs.modalities)
+
+    @torch.no_grad()
+    def student_embeddings_given(self, modalities: dict[str, ModalityGraphs]) -> Tensor:
+        """The same from other content than that of the inputs."""
+        views = self.student.encoders(self._inputs.bipartite, modalities)
+        present = {name: graphs.present for name, graphs in modalities.items()}
+        fused: Fused = self.student.fusion(views, present)
         return tempered(fused.student, self._inputs.interactions.shape[0], self._recipe.item_tempering)
 
     @torch.no_grad()
@@ -221,7 +230,7 @@ class Distillation:
         with stopwatch("teachers' views"):
             taught = self._rows(self.teachers.encoders, batch.nodes[: batch.own_count])
         with stopwatch("fusion"):
-            present = {name: graphs.present[batch.nodes] for name, graphs in self._inputs.modalities.items()}
+            present = {name: graphs.present[batch.nodes] for name, graphs in self._modalities.items()}
             fused: Fused = self.student.fusion(own, present)
         with stopwatch("loss bpr"):
             bpr = _triplet_bpr(fused.student, batch)
@@ -247,7 +256,7 @@ class Distillation:
         return terms
 
     def _rows(self, encoders: ViewEncoders, nodes: Tensor) -> dict[str, Tensor]:
-        views: dict[str, Tensor] = encoders(self._graph, self._inputs.modalities, nodes)
+        views: dict[str, Tensor] = encoders(self._graph, self._modalities, nodes)
         return views
 
     @stopwatch("loss l2")
@@ -322,8 +331,8 @@ class Distillation:
         return losses.rank_distillation(target, logits, 1.0)
 
     def _known(self, view: str, present: dict[str, Tensor]) -> Tensor | None:
-        """Which of the batch's nodes have a view; None if every node of the dataset has it."""
-        if view == ID_VIEW or self._inputs.modalities[view].complete:
+        """Which of the batch's nodes have a view; None if every node has it."""
+        if view == ID_VIEW or self._modalities[view].complete:
             return None
         return present[view]
 

@@ -110,7 +110,8 @@ def _active_users(dataset: Dataset, trained: TrainedStudent) -> NDArray[np.float
 def flat_metrics(trained: TrainedStudent) -> dict[str, float]:
     """All figures by dotted name, such as ``test.recall@20``, ``alone.test.recall@20``, ``teacher.id.test.recall@20``.
 
-    Undefined ones are left out.
+    ``missing.0.25.recall@20`` is the test figure of the student alone with a quarter of the content missing. Undefined
+    ones are left out.
     """
     named = {
         **{f"validation.{name}": value for name, value in trained.validation.items()},
@@ -119,6 +120,8 @@ def flat_metrics(trained: TrainedStudent) -> dict[str, float]:
     }
     for part, metrics in trained.alone.items():
         named |= {f"alone.{part}.{name}": value for name, value in metrics.items()}
+    for share, metrics in trained.missing.items():
+        named |= {f"missing.{share}.{name}": value for name, value in metrics.items()}
     for teacher, parts in trained.teachers.items():
         for part, metrics in parts.items():
             named |= {f"teacher.{teacher}.{part}.{name}": value for name, value in metrics.items()}

@@ -1,7 +1,7 @@
 """What a run learns from, laid out on its device: the graphs of Eq. 4-7 and 13, features and masks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse as sp
@@ -33,6 +33,7 @@ class TrainingInputs:
         bipartite: Eq. 5's operator over all training interactions.
         modalities: graphs and features of each content view.
         linear: the linear teacher, if the recipe wants it.
+        neighbours: the lists that each content view's item graph was made of.
     """
 
     interactions: sp.csr_matrix
@@ -40,6 +41,7 @@ class TrainingInputs:
     modalities: dict[str, ModalityGraphs]
     device: torch.device
     linear: LinearTeacher | None = None
+    neighbours: dict[str, NeighbourLists] = field(default_factory=dict)
 
     @property
     def present(self) -> dict[str, Tensor]:
@@ -63,12 +65,40 @@ def prepare_inputs(
         stage(f"{name} graph")
         modality = dataset.modalities[name]
         neighbours[name] = _neighbours(modality, recipe)
-        modalities[name] = _modality_graphs(modality, neighbours[name], interactions, recipe, device)
+        features = _features(modality, recipe.feature_width, device)
+        modalities[name] = _modality_graphs(features, modality.present, neighbours[name], interactions, recipe)
     stage("user-item graph")
     with stopwatch("user-item graph"):
         bipartite = bipartite_propagator(interactions, device)
     linear = _linear_teacher(neighbours, interactions, recipe, device, stage) if recipe.linear > 0 else None
-    return TrainingInputs(interactions, bipartite, modalities, device, linear)
+    return TrainingInputs(interactions, bipartite, modalities, device, linear, neighbours)
+
+
+def hide_content(
+    inputs: TrainingInputs, recipe: Recipe, share: float, generator: np.random.Generator
+) -> dict[str, ModalityGraphs]:
+    """The content views after random items lost their content, of each modality other ones.
+
+    Those items stay in the collaborative view. An item whose neighbour lost its content has fewer neighbours, not
+    farther ones. With generators of the same state a larger share hides all that a smaller one does, and more.
+
+    Args:
+        inputs: are left as they are.
+        recipe: of the item graphs.
+        share: of the items that have the modality, in [0, 1].
+        generator: draws the items.
+    """
+    users = inputs.interactions.shape[0]
+    views = {}
+    for name, graphs in inputs.modalities.items():
+        present = graphs.present[users:].cpu().numpy().copy()
+        owners = generator.permutation(np.flatnonzero(present))
+        present[owners[: round(share * len(owners))]] = False
+        neighbours, cosines = inputs.neighbours[name]
+        known = present[:, None] & present[neighbours]
+        lists = (np.where(known, neighbours, -1).astype(np.int32), cosines)
+        views[name] = _modality_graphs(graphs.features, present, lists, inputs.interactions, recipe)
+    return views
 
 
 def bipartite_propagator(interactions: sp.csr_matrix, device: torch.device) -> Propagator:
@@ -96,17 +126,18 @@ def chosen_modalities(dataset: Dataset, recipe: Recipe) -> list[str]:
 
 @stopwatch("content graphs")
 def _modality_graphs(
-    modality: Modality, lists: NeighbourLists, interactions: sp.csr_matrix, recipe: Recipe, device: torch.device
+    features: Tensor, has_it: NDArray[np.bool_], lists: NeighbourLists, interactions: sp.csr_matrix, recipe: Recipe
 ) -> ModalityGraphs:
     neighbours, cosines = lists
+    device = features.device
     adjacency = graph.item_graph(
         neighbours, cosines if recipe.cosine_edges else None, self_neighbour=recipe.self_neighbour
     )
-    incidence = graph.normalised_incidence(interactions, modality.present)
+    incidence = graph.normalised_incidence(interactions, has_it)
     user_has = np.diff(incidence.indptr) > 0
-    present = np.concatenate([user_has, modality.present])
+    present = np.concatenate([user_has, has_it])
     return ModalityGraphs(
-        features=_features(modality, recipe.feature_width, device),
+        features=features,
         items=Propagator(adjacency, device),
         incidence=Propagator(incidence, device),
         present=torch.as_tensor(present, device=device),

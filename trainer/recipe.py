@@ -43,6 +43,9 @@ class Recipe(BaseModel):
         128, ge=0, description="columns that wider content features are reduced to, once [H, Eq. 10]; 0 keeps them all"
     )
     id_edge_drop: float = Field(0.8, ge=0, lt=1, description="share of the user-item edges left out of an epoch")
+    modality_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of each modality's items whose content is hidden in an epoch"
+    )
 
     learning_rate: float = Field(3e-3, gt=0)
     batch_size: int = Field(4096, ge=1, description="training triplets a step [B]")

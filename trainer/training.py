@@ -21,7 +21,7 @@ from trainer.consolidation import can_decompose, consolidate, joined_parts
 from trainer.dataset import TEST, TRAIN, VALIDATION, Dataset
 from trainer.distill import LOSS_TERMS, Distillation
 from trainer.evaluation import Holdout, evaluate, evaluate_scores
-from trainer.inputs import Stage, prepare_inputs
+from trainer.inputs import Stage, hide_content, prepare_inputs
 from trainer.linear_teacher import LinearTeacher
 from trainer.recipe import Recipe
 from trainer.sampler import TripletSampler, epoch_generator
@@ -30,6 +30,7 @@ from trainer.warm_start import WarmStart
 
 LINEAR_TEACHER = "linear"
 SELECTION_METRIC = "recall@20"
+MISSING_SHARES = (0.0, 0.25, 0.5, 0.75)
 TEACHERS_EVALUATED_EVERY = 5
 CHECKPOINT_FILE = "checkpoint.pt"
 BEST_FILE = "best.pt"
@@ -90,6 +91,7 @@ class TrainedStudent:
             teacher's where it was joined.
         teachers: each teacher's validation and test metrics at its own best epoch.
         alone: the student's metrics at that epoch before it was joined with the linear teacher.
+        missing: test metrics of the student alone by the share of items without content, where that was asked for.
     """
 
     user_embeddings: NDArray[np.float32]
@@ -101,6 +103,7 @@ class TrainedStudent:
     alone: dict[str, Metrics]
     best_epoch: int
     epochs: int
+    missing: dict[str, Metrics] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,21 @@ class TrainingRun:
             if self.progress.epoch and not may_go_on():
                 break
             self._run_epoch()
+
+    @stopwatch("missing content")
+    def with_content_missing(self) -> dict[str, Metrics]:
+        """Test metrics of the finished student by the share of items whose content is hidden, of each modality others.
+
+        The student alone, not joined with the linear teacher; nothing where there is no content.
+        """
+        if not self._inputs.modalities:
+            return {}
+        figures = {}
+        for share in MISSING_SHARES:
+            self._listener.stage(f"student with {share:.0%} of the content missing")
+            views = hide_content(self._inputs, self._recipe, share, np.random.default_rng(self._seed))
+            figures[f"{share:g}"] = evaluate(self._model.student_embeddings_given(views), self._test)
+        return figures
 
     def teacher_embeddings(self) -> dict[str, NDArray[np.float32]]:
         """What each view's teacher knows, (users + items, width): of the best epoch once the run is finished."""

@@ -216,6 +216,23 @@ def test_the_model_card_tells_a_reader_what_the_manifest_holds(version: Path) ->
         assert fact in card
 
 
+def test_the_model_card_shows_what_missing_content_costs(store: Path) -> None:
+    metrics = {"test.recall@20": 0.2, "missing.0.25.recall@20": 0.18, "missing.0.25.ndcg@20": 0.09}
+    metrics |= {"missing.0.recall@20": 0.19, "missing.0.ndcg@20": 0.1}
+    name = artifact.publish(store, MODEL, replace(PROVENANCE, metrics=metrics))
+    card = (store / name / "README.md").read_text()
+
+    rows = [
+        "| content missing | recall@20 | ndcg@20 |",
+        "|---|---|---|",
+        "| 0% | 0.19 | 0.1 |",
+        "| 25% | 0.18 | 0.09 |",
+    ]
+    assert "\n".join(rows) in card
+    assert "missing.0" not in card
+    assert "| test.recall@20 | 0.2 |" in card
+
+
 def test_nothing_is_pickled_and_tables_are_mapped_read_only(version: Path) -> None:
     for path in version.glob("*.npy"):
         np.load(path, allow_pickle=False)

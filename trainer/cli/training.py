@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -142,6 +143,7 @@ def train_and_publish(
         if run.progress.epoch:
             output.say(f"resuming {folder.name} after epoch {run.progress.epoch}")
         trained = run.finish()
+        trained = replace(trained, missing=run.with_content_missing())
         version = publish(out, data, recipe, seed, trained, activate=activate)
         (folder / CHECKPOINT_FILE).unlink()
     return trained, version, folder
@@ -249,6 +251,7 @@ def _outcome(data: Dataset, trained: TrainedStudent, version: str, out: Path, fo
         "test": trained.test,
         "alone": trained.alone,
         "teachers": trained.teachers,
+        "missing": trained.missing,
         "peak_memory_mb": round(peak_memory_mb()),
     }
 

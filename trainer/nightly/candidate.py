@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class Candidate:
         arrays |= {f"{_PARTS}{name}": part for name, part in trained.user_parts.items()}
         arrays |= {f"{_LISTS}{name}": teacher.lists for name, teacher in self.teachers.items()}
         figures = {
-            name: getattr(trained, name) for name in ("validation", "test", "teachers", "alone", "best_epoch", "epochs")
+            name: getattr(trained, name)
+            for name in ("validation", "test", "teachers", "alone", "best_epoch", "epochs", "missing")
         }
         health = {name: [teacher.finite, teacher.effective_rank] for name, teacher in self.teachers.items()}
         text = json.dumps({"figures": figures, "health": health})
@@ -76,6 +77,7 @@ def fresh_holdout(dataset: Dataset) -> Holdout:
 def train_candidate(run: TrainingRun, dataset: Dataset, may_go_on: Callable[[], bool] = lambda: True) -> Candidate:
     """Finish a run, and ask its teachers."""
     trained = run.finish(may_go_on)
+    trained = replace(trained, missing=run.with_content_missing())
     holdout = fresh_holdout(dataset)
     judged = holdout.users()
     count = len(dataset.user_ids)

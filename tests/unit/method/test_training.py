@@ -18,7 +18,8 @@ from shared.errors import DivergenceError, UserError
 from trainer.dataset import Dataset
 from trainer.distill import LOSS_TERMS, Distillation, make_batch
 from trainer.evaluation import Holdout, evaluate
-from trainer.inputs import prepare_inputs
+from trainer.export import flat_metrics
+from trainer.inputs import hide_content, prepare_inputs
 from trainer.recipe import Recipe
 from trainer.sampler import TripletSampler, epoch_generator
 from trainer.training import Listener, TrainedStudent, TrainingRun
@@ -119,6 +120,49 @@ def test_stopped_in_any_epoch_and_resumed_is_as_if_never_stopped(small_dataset: 
         assert same(resumed, undisturbed)
         assert resumed.teachers == undisturbed.teachers
         assert without_times(lines(folder)) == without_times(lines(tmp_path / "undisturbed"))
+
+
+def test_dropped_modalities_are_drawn_anew_each_epoch_and_alike_after_a_stop(
+    small_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = RECIPE.model_copy(update={"modality_dropout": 0.6, "epochs": 4})
+    drawn = []
+
+    def recorded(inputs, recipe, share, generator):
+        views = hide_content(inputs, recipe, share, generator)
+        drawn.append({name: tuple(view.present.tolist()) for name, view in views.items()})
+        return views
+
+    monkeypatch.setattr("trainer.distill.hide_content", recorded)
+    undisturbed = run(small_dataset, tmp_path / "undisturbed", recipe)
+    assert len(drawn) == len({view["image"] for view in drawn}) == 4
+    folder = tmp_path / "stopped"
+    steps = -(-len(TripletSampler(small_dataset.interactions(0))) // recipe.batch_size)
+    with pytest.raises(StoppedError):
+        run(small_dataset, folder, recipe, listener=Listener(step=StopAt(2 * steps + 1)))
+    first_time, drawn[:] = drawn[:4], []
+    resumed = run(small_dataset, folder, recipe)
+    assert drawn == first_time[2:]
+    assert same(resumed, undisturbed)
+    assert not same(undisturbed, run(small_dataset, tmp_path / "without", RECIPE.model_copy(update={"epochs": 4})))
+
+
+def test_the_curve_of_missing_content_starts_at_the_student_alone(small_dataset: Dataset, tmp_path: Path) -> None:
+    training = TrainingRun(small_dataset, RECIPE, 0, tmp_path, CPU)
+    trained = training.finish()
+    curve = training.with_content_missing()
+    assert list(curve) == ["0", "0.25", "0.5", "0.75"]
+    assert curve["0"] == trained.alone["test"]
+    assert curve["0.75"] != curve["0"]
+    assert curve == training.with_content_missing()
+    figures = flat_metrics(replace(trained, missing=curve))
+    assert figures["missing.0.75.recall@20"] == curve["0.75"]["recall@20"]
+
+
+def test_without_content_there_is_no_curve(small_dataset: Dataset, tmp_path: Path) -> None:
+    training = TrainingRun(small_dataset, RECIPE.model_copy(update={"modalities": (), "epochs": 1}), 0, tmp_path, CPU)
+    training.finish()
+    assert training.with_content_missing() == {}
 
 
 KILLED = """
