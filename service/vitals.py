@@ -63,6 +63,9 @@ class Vitals:
     def problems(self) -> list[str]:
         """What is wrong, a sentence each."""
         found = [] if self._live.engine is not None else ["Model: none is loaded."]
+        engine = self._live.engine
+        if engine is not None and engine.opened.fallback is not None:
+            found.append(f"Index: searched exactly, since {engine.opened.fallback}.")
         refusal = self._live.last_refusal
         if refusal is not None:
             found.append(f"Model: {refusal.version or 'the current version'} is refused: {refusal.reason}.")
@@ -107,6 +110,8 @@ def _of_the_model(engine: Engine) -> Iterable[Metric]:
     yield InfoMetricFamily("mts4mm_model", "The model that answers.", info)
     yield _gauge("model_created_timestamp_seconds", "When the model was made.", created)
     yield _gauge("model_age_seconds", "How old the model is.", time.time() - created)
+    yield _gauge("index_recall", "The share of the exact best items that the index found.", engine.opened.recall)
+    yield _gauge("index_fell_back", "Whether the model's own index would not do.", engine.opened.fallback is not None)
     yield _gauge("model_users", "Users that the model knows.", len(engine.artifact.users))
     yield _gauge("model_items", "Items that the model knows.", len(engine.artifact.items))
 

@@ -62,9 +62,7 @@ async def health(vitals: TheVitals, response: Response) -> HealthResponse:
         return HealthResponse(
             status="unavailable", problems=problems, uptime_seconds=vitals.uptime_seconds, last_refusal=refused
         )
-    artifact, opened = engine.artifact, engine.opened
-    if opened.fallback is not None:
-        problems.append(f"Index: searched exactly, since {opened.fallback}.")
+    artifact = engine.artifact
     return HealthResponse(
         status="degraded" if problems else "ok",
         problems=problems,
@@ -75,7 +73,7 @@ async def health(vitals: TheVitals, response: Response) -> HealthResponse:
         users=len(artifact.users),
         items=len(artifact.items),
         index=engine.index.kind,
-        index_recall=opened.recall,
+        index_recall=engine.opened.recall,
         last_refusal=refused,
     )
 

@@ -31,7 +31,7 @@ def load(
             status.update(f"loading with {count} workers")
             measured[count] = measure_load(out, count, _free_port())
     if json_:
-        loads = [{"workers": count, **asdict(measure)} for count, measure in measured.items()]
+        loads = [{"workers_wanted": count, **asdict(measure)} for count, measure in measured.items()]
         output.print_json({"users": users, "items": items, "width": width, "loads": loads})
         return
     rows = [

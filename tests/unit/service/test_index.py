@@ -96,8 +96,10 @@ def test_with_an_index_that_will_not_do_answers_are_exact_and_health_says_why(da
 
     with TestClient(create_app(Settings(models=store))) as client:
         health = client.get("/health").json()
+        told = client.get("/metrics").text
         answer = client.post("/recommend", json={"user_id": "u7", "k": 20}).json()
 
+    assert "mts4mm_index_fell_back 1.0" in told
     assert (health["status"], health["index"], health["index_recall"]) == ("degraded", "flat", 1.0)
     assert any(problem.startswith("Index: searched exactly") for problem in health["problems"])
     scores = USERS[7].astype(float) @ ITEMS.astype(float).T
