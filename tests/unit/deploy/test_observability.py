@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from service.settings import Settings
 from tests.unit.service.conftest import publish
+from trainer.nightly.report import write_status
 
 _METRIC = re.compile(r"\b(?:mts4mm|process)_[a-z0-9_]+")
 _HISTOGRAM_PART = re.compile(r"_(?:bucket|sum|count)$")
@@ -21,10 +22,10 @@ FOLDER = Path(__file__).parents[3] / "deploy" / "observability"
 
 
 NIGHT = {
-    "started": "2026-11-24T03:00:00Z",
-    "last_success": "2026-11-24T03:20:00Z",
-    "duration_seconds": 1200.0,
-    "verdict": "promoted",
+    "started": "2026-11-24T03:00:00+00:00",
+    "ended": "2026-11-24T03:20:00+00:00",
+    "outcome": "promoted",
+    "reason": "it is better",
 }
 
 
@@ -70,8 +71,7 @@ def dashboard(path: Path) -> dict[str, Any]:
 
 def test_what_is_asked_for_is_what_the_service_says(tmp_path: Path) -> None:
     publish(tmp_path)
-    (tmp_path / ".nightly").mkdir()
-    (tmp_path / ".nightly" / "status.json").write_text(json.dumps(NIGHT))
+    write_status(tmp_path / ".nightly", NIGHT)
     with TestClient(create_app(Settings(models=tmp_path))) as client:
         client.post("/recommend", json={"user_id": "ann"})
         text = client.get("/metrics").text
