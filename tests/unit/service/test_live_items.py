@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from service.live_table import LiveTable
 from service.queries import Query
 from service.schemas import PutItemRequest, RecommendRequest
 from service.settings import Settings
+from tests.unit.encoders.conftest import PLAIN, WORDS, colour_network, word_network, word_tokenizer
 from tests.unit.service.test_every_answer import publish as random_shop
 from trainer.dataset import TRAIN, Dataset, Modality, SplitSpec
+from trainer.encoders.store import add_image_network, add_text_network
 from trainer.export import publish
 from trainer.recipe import Recipe
 from trainer.training import TrainedStudent
@@ -57,7 +60,10 @@ def dataset(items: int = ITEMS) -> Dataset:
 
 
 def publish_model(store: Path, items: int = ITEMS, modalities: tuple[str, ...] = ("text",)) -> str:
-    data = dataset(items)
+    return publish_of(store, dataset(items), modalities)
+
+
+def publish_of(store: Path, data: Dataset, modalities: tuple[str, ...]) -> str:
     left, values, right = np.linalg.svd(data.interactions(TRAIN).toarray(), full_matrices=False)
     users, of_items = ((left * values)[:, :WIDTH], right[:WIDTH].T)
     trained = TrainedStudent(users.astype(np.float32), of_items.astype(np.float32), {}, {}, {}, {}, {}, 1, 1)
@@ -90,9 +96,9 @@ def ids(shop: Client, user_id: str = "u0", **more: Any) -> list[str]:
     return [item.item_id for item in shop.recommend(RecommendRequest(user_id=user_id, k=100, **more)).items]
 
 
-def picture(kind: str = "PNG", size: tuple[int, int] = (900, 300)) -> str:
+def picture(kind: str = "PNG", size: tuple[int, int] = (900, 300), colour: tuple[int, int, int] = (10, 200, 30)) -> str:
     written = io.BytesIO()
-    Image.new("RGB", size, (10, 200, 30)).save(written, kind)
+    Image.new("RGB", size, colour).save(written, kind)
     return base64.b64encode(written.getvalue()).decode()
 
 
@@ -186,6 +192,47 @@ def test_a_picture_is_kept_small_and_shown(shop: Client, http: TestClient) -> No
     answer = http.get("/items/mug/image")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
     assert Image.open(io.BytesIO(answer.content)).size == (512, 171)
+
+
+def with_encoders(folder: Path) -> Dataset:
+    """The shop of two tastes, for red mugs and for blue lamps, whose words and pictures two networks read."""
+    folder.mkdir()
+    network, tokenizer = word_network(folder / "words.onnx"), word_tokenizer(folder / "tokenizer.json")
+    encoders = {
+        "text": add_text_network(folder / "store", "words", network, tokenizer, {"normalise": False}),
+        "image": add_image_network(folder / "store", "colours", colour_network(folder / "colours.onnx"), PLAIN),
+    }
+    generator, kinds = np.random.default_rng(1), np.arange(ITEMS) % 2
+    text = generator.random((ITEMS, len(WORDS))).astype(np.float32) / 10
+    image = generator.random((ITEMS, 3)).astype(np.float32) / 10
+    for kind, (shares, channel) in enumerate(((RED_MUG, 0), (BLUE_LAMP, 2))):
+        text[kinds == kind] += shares
+        image[kinds == kind, channel] += 0.9
+    everywhere = np.ones(ITEMS, bool)
+    features = {
+        name: Modality(name, table, everywhere, None, None) for name, table in (("text", text), ("image", image))
+    }
+    return replace(dataset(), modalities=features, encoders=encoders)
+
+
+RED_MUG = np.array([0, 0.5, 0, 0.5, 0], np.float32)
+BLUE_LAMP = np.array([0, 0, 0.5, 0, 0.5], np.float32)
+
+
+def test_words_and_a_picture_alone_place_an_item_as_the_features_that_the_encoders_make_of_them(tmp_path: Path) -> None:
+    publish_of(tmp_path / "m", with_encoders(tmp_path / "encoders"), ("text", "image"))
+    red = picture(colour=(255, 0, 0))
+    with TestClient(create_app(Settings(models=tmp_path / "m"))) as http:
+        shop = Client("http://testserver", http=http)
+        answer = shop.put_item("by-content", PutItemRequest(metadata={"title": "Red mug"}, image=red))
+        assert (answer.known, sorted(answer.modalities)) == (False, ["image", "text"])
+        for name, words, channels in (("red", RED_MUG, [1.0, 0, 0]), ("blue", BLUE_LAMP, [0, 0, 1.0])):
+            shop.put_item(name, PutItemRequest(features={"text": words.tolist(), "image": channels}))
+        near = {item.item_id: item.score for item in shop.similar("by-content", 100).items}
+        assert near["red"] == pytest.approx(1, abs=0.002)  # but for what JPEG takes away
+        assert near["blue"] < 0.9
+        ranks = {user: ids(shop, user, exclude_seen=False).index("by-content") for user in ("u0", "u1")}
+        assert ranks["u0"] < ranks["u1"]
 
 
 @pytest.mark.parametrize(
