@@ -867,12 +867,15 @@ def test_a_publisher_killed_at_any_moment_leaves_a_store_that_loads(store: Path)
     dice = random.Random(4)
     acknowledged: list[str] = []
     unfinished = 0
-    for _ in range(6):
+    started = time.monotonic()
+    artifact.publish(store, MODEL, PROVENANCE)
+    seconds = time.monotonic() - started  # whatever this machine has to do besides
+    for _ in range(8):
         process = publisher(store, 10_000)
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-        time.sleep(dice.uniform(0.02, 0.25))
+        time.sleep(dice.uniform(0.5, 10) * seconds)
         process.kill()
         output, _ = process.communicate(timeout=60)
         acknowledged += [line for line in output.split("\n")[:-1] if line]
