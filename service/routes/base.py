@@ -91,6 +91,7 @@ USER_PROBLEMS: dict[int | str, dict[str, Any]] = {
     503: {"model": Problem, "description": f"No model is loaded. {STATE_AWAY}"},
 }
 FORGET_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "The path names no user: an id of dots alone is not sent as one."},
     422: PROBLEMS[422],
     503: {"model": Problem, "description": STATE_AWAY},
 }
