@@ -28,6 +28,10 @@ class LiveCatalogue:
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._items
 
+    def get(self, item_id: str) -> LiveItem | None:
+        """An item as it was put, without its picture; None if it was not."""
+        return self._items.get(item_id)
+
     def follow(self, state: LiveItems, engine: Engine | None) -> None:
         """Read what has changed, encode what the engine's encoders have not yet, and have its table ready.
 

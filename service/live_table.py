@@ -66,6 +66,10 @@ class Items:
             return self._live.metadata[row - self.trained]
         return self._live.changed[row] if row in self._live.changed else self._artifact.item_metadata(row)
 
+    def put(self) -> list[int]:
+        """The rows of what was put since the training, the live items last."""
+        return [*self._live.changed, *range(self.trained, len(self))]
+
     def vectors(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """Vectors of rows, float32 [rows, width]."""
         if not len(self._live.ids):

@@ -47,23 +47,29 @@ class Content:
 
     def cosines_to(self, item: int) -> NDArray[np.float32]:
         """How near each item is to one of them, float32 [items]; -inf where either lacks the modality."""
-        return self._cosines(self.rows[item].astype(np.float32))
+        return cosines_of(self.rows, self.rows[item].astype(np.float32))
 
     def cosines(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """How near each item is to features [features], float32 [items]; -inf for items without the modality."""
-        reduced = features if self.directions is None else features @ self.directions
-        length = float(np.linalg.norm(reduced))
-        return self._cosines((reduced / length if length > 0 else reduced).astype(np.float32))
+        return cosines_of(self.rows, self.units(features[None])[0])
 
-    def _cosines(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
-        found = np.full(len(self.rows), -np.inf, np.float32)
-        if not unit.any():
-            return found
-        for start in range(0, len(self.rows), _ROWS_AT_ONCE):
-            block = self.rows[start : start + _ROWS_AT_ONCE].astype(np.float32)
-            there = block.any(axis=1)
-            found[start : start + len(block)][there] = block[there] @ unit
+    def units(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows as those of the items, float32 [any, width], of features [any, features]."""
+        reduced = features if self.directions is None else features @ self.directions
+        lengths = np.linalg.norm(reduced, axis=1, keepdims=True)
+        return (reduced / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+
+
+def cosines_of(rows: NDArray[np.floating[Any]], unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How near rows [any, width] of length 1 are to one, float32 [any]; -inf where either is of zeros."""
+    found = np.full(len(rows), -np.inf, np.float32)
+    if not unit.any():
         return found
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        block = rows[start : start + _ROWS_AT_ONCE].astype(np.float32)
+        there = block.any(axis=1)
+        found[start : start + len(block)][there] = block[there] @ unit
+    return found
 
 
 def attachments_of(contents: Mapping[str, Content]) -> dict[str, bytes]:

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from service.console.facets import Facet, facets
-from service.console.lookalikes import Lookalikes
-from service.console.search import Search
+from service.console.lookalikes import Besides, Lookalikes
+from service.console.search import Lines, Search, line
 from service.console.versions import Versions
+from service.engine import Engine
+from service.live_items import LiveCatalogue
 from shared.artifact import Artifact
 
 _REPORT = re.compile(r"reports/[0-9A-Za-z_-]+\.json")
@@ -26,6 +30,15 @@ class Reading:
     lookalikes: Lookalikes
 
 
+@dataclass(frozen=True)
+class Added:
+    """One reading of what was put since the training, as an engine has it."""
+
+    engine: Engine
+    lines: Lines
+    besides: Besides
+
+
 class Desk:
     """Read when first asked for, and kept until another model is live. Safe from any number of threads."""
 
@@ -34,6 +47,7 @@ class Desk:
         self.versions = Versions(store)
         self._night = store / ".nightly"
         self._reading: Reading | None = None
+        self._added: Added | None = None
         self._lock = threading.Lock()
 
     def read(self, artifact: Artifact) -> Reading:
@@ -42,6 +56,14 @@ class Desk:
             if self._reading is None or self._reading.artifact is not artifact:
                 self._reading = Reading(artifact, Search(artifact), facets(artifact), Lookalikes(artifact))
             return self._reading
+
+    def added(self, engine: Engine, live: LiveCatalogue) -> Added:
+        """What was put since the training, to search beside the artefact of an engine that has it."""
+        lookalikes = self.read(engine.artifact).lookalikes
+        with self._lock:
+            if self._added is None or self._added.engine is not engine:
+                self._added = _added(engine, live, lookalikes)
+            return self._added
 
     def night(self) -> dict[str, Any] | None:
         """The status that ``mts4mm nightly`` left of its last run; None where there is none that can be read."""
@@ -64,6 +86,15 @@ class Desk:
         """Where the status says that the report is, if that is a place for reports."""
         named = _REPORT.fullmatch(str((self.night() or {}).get("report")))
         return None if named is None else self._night / named[0]
+
+
+def _added(engine: Engine, live: LiveCatalogue, lookalikes: Lookalikes) -> Added:
+    items, rows = engine.items, engine.items.put()
+    put = [live.get(items.outside(row)) for row in range(items.trained, len(items))]
+    features = [{} if item is None else engine.content.features(item) for item in put]
+    vectors = items.vectors(np.arange(items.trained, len(items)))
+    lines = Lines(rows, [line(items.outside(row), items.metadata(row)) for row in rows])
+    return Added(engine, lines, Besides(vectors, lookalikes.units(features)))
 
 
 def _document(path: Path) -> dict[str, Any] | None:

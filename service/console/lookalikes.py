@@ -1,17 +1,17 @@
 """Items near words, a picture or another item, by each modality's content."""
 
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.artifact import Artifact
-from shared.content import load_contents
+from shared.content import cosines_of, load_contents
 from shared.encoders import Encoder, ImageEncoder, TextEncoder, encoder_modalities, load_encoders
-from shared.item_tower import ItemTower, load_item_tower
+from shared.item_tower import Features, ItemTower, load_item_tower
 
 STUDENT = "student"
 """Nearness by the student's vectors, which the item tower gives for what the training did not see."""
@@ -23,6 +23,19 @@ class Near:
 
     items: list[int]
     cosines: list[float]
+
+
+@dataclass(frozen=True, eq=False)
+class Besides:
+    """Live items, whose rows come after the artefact's.
+
+    Attributes:
+        vectors: in the student's space, float32 [live items, width].
+        units: by modality rows as those of the contents, float32 [live items, its width]; zeros where one lacks it.
+    """
+
+    vectors: NDArray[np.float32]
+    units: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 class Lookalikes:
@@ -55,34 +68,50 @@ class Lookalikes:
         }
         return [name for name, words in (("words", True), ("picture", False)) if words in by_words]
 
-    def of_item(self, item: int, modality: str, k: int) -> Near:
-        """The items nearest to one by a modality; none where it lacks it.
+    def units(self, features: Sequence[Features]) -> dict[str, NDArray[np.float32]]:
+        """What :class:`Besides` keeps of the features of live items."""
+        found = {}
+        for name, content in self._contents.items():
+            table = np.zeros((len(features), content.features), np.float32)
+            for row, each in enumerate(features):
+                values = each.get(name)
+                if values is not None and len(values) == content.features:
+                    table[row] = values
+            found[name] = content.units(table)
+        return found
+
+    def of_item(self, item: int, modality: str, k: int, besides: Besides, hidden: NDArray[np.int64]) -> Near:
+        """The items nearest to one by a modality, without the hidden rows; none where it lacks it.
 
         Raises:
             KeyError: there is no such modality.
         """
-        cosines = self._contents[modality].cosines_to(item)
+        rows, live, trained = self._contents[modality].rows, besides.units[modality], len(self._artifact.items)
+        unit = rows[item].astype(np.float32) if item < trained else live[item - trained]
+        cosines = np.concatenate([cosines_of(rows, unit), cosines_of(live, unit)])
         cosines[item] = -np.inf
-        return _nearest(cosines, k)
+        return _nearest(cosines, k, hidden)
 
-    def of_words(self, words: str, k: int) -> dict[str, Near]:
+    def of_words(self, words: str, k: int, besides: Besides, hidden: NDArray[np.int64]) -> dict[str, Near]:
         """The items nearest to words, by each modality that has an encoder of words, and by the student.
 
         Raises:
             UserError: an encoder cannot be used.
         """
-        return self._near(words, TextEncoder, k)
+        return self._near(words, TextEncoder, k, besides, hidden)
 
-    def of_picture(self, picture: bytes, k: int) -> dict[str, Near]:
+    def of_picture(self, picture: bytes, k: int, besides: Besides, hidden: NDArray[np.int64]) -> dict[str, Near]:
         """The items nearest to a picture file, by each modality that has an encoder of pictures, and by the student.
 
         Raises:
             PictureError: it is no sound picture.
             UserError: an encoder cannot be used.
         """
-        return self._near(picture, ImageEncoder, k)
+        return self._near(picture, ImageEncoder, k, besides, hidden)
 
-    def _near(self, raw: str | bytes, kind: type[Encoder[Any, Any]], k: int) -> dict[str, Near]:
+    def _near(
+        self, raw: str | bytes, kind: type[Encoder[Any, Any]], k: int, besides: Besides, hidden: NDArray[np.int64]
+    ) -> dict[str, Near]:
         encoders, tower = self._open()
         features = {}
         for modality, encoder in encoders.items():
@@ -90,17 +119,17 @@ class Lookalikes:
                 (vector,) = encoder.encode([raw])
                 if np.isfinite(vector).all():
                     features[modality] = vector
-        found = {name: _nearest(self._contents[name].cosines(vector), k) for name, vector in features.items()}
+        found = {}
         if tower is not None and features.keys() & tower.modalities.keys():
-            found = {STUDENT: _nearest(self._by_student(tower, features), k)} | found
+            (vector,) = tower.vectors([features])
+            tables = (self._artifact.item_embeddings, besides.vectors)
+            found[STUDENT] = _nearest(np.concatenate([_cosines(table, vector) for table in tables]), k, hidden)
+        for name, vector in features.items():
+            content = self._contents[name]
+            (unit,) = content.units(vector[None])
+            cosines = np.concatenate([cosines_of(content.rows, unit), cosines_of(besides.units[name], unit)])
+            found[name] = _nearest(cosines, k, hidden)
         return found
-
-    def _by_student(self, tower: ItemTower, features: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-        (vector,) = tower.vectors([features])
-        table = self._artifact.item_embeddings
-        lengths = np.linalg.norm(table, axis=1) * np.linalg.norm(vector)
-        cosines: NDArray[np.float32] = (table @ vector) / np.maximum(lengths, np.finfo(np.float32).tiny)
-        return cosines
 
     def _open(self) -> tuple[dict[str, Encoder[Any, Any]], ItemTower | None]:
         with self._opening:
@@ -110,7 +139,14 @@ class Lookalikes:
             return self._encoders, self._tower
 
 
-def _nearest(cosines: NDArray[np.float32], k: int) -> Near:
+def _cosines(table: NDArray[np.float32], vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(table, axis=1) * np.linalg.norm(vector)
+    cosines: NDArray[np.float32] = (table @ vector) / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return cosines
+
+
+def _nearest(cosines: NDArray[np.float32], k: int, hidden: NDArray[np.int64]) -> Near:
+    cosines[hidden] = -np.inf
     count = min(k, int(np.isfinite(cosines).sum()))
     best = np.argpartition(-cosines, count - 1)[:count] if 0 < count < len(cosines) else np.arange(len(cosines))
     best = best[np.lexsort((best, -cosines[best]))][:count]

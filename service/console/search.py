@@ -2,7 +2,11 @@
 
 import re
 import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 
@@ -21,20 +25,39 @@ class FoundUser:
     items: int
 
 
-class Search:
-    """Searches one artefact's users and items; safe from any number of threads.
+class Lines:
+    """Rows of items, and a line of words of each: one text, of which a search reads until it has found enough."""
 
-    All items are one text, a line each, the most popular first: a search reads until it has found enough.
-    """
+    def __init__(self, rows: Sequence[int], lines: Sequence[str]) -> None:
+        """Keep lines, of :func:`line`, in this order."""
+        self.rows = rows
+        self._starts = np.concatenate([[0], np.cumsum(np.array([len(each) for each in lines], dtype=np.int64))])
+        self._text = "".join(lines)
+
+    def having(self, wanted: Sequence[str], hidden: AbstractSet[int]) -> Iterator[int]:
+        """The rows whose line has all of some words, without the hidden ones."""
+        rarest = max(wanted, key=len)
+        at = self._text.find(rarest)
+        while at >= 0:
+            place = int(np.searchsorted(self._starts, at, side="right")) - 1
+            start, end = int(self._starts[place]), int(self._starts[place + 1])
+            if all(self._text.find(word, start, end) >= 0 for word in wanted) and self.rows[place] not in hidden:
+                yield self.rows[place]
+            at = self._text.find(rarest, end)
+
+
+NO_LINES = Lines((), ())
+
+
+class Search:
+    """Searches one artefact's users and items; safe from any number of threads."""
 
     def __init__(self, artifact: Artifact) -> None:
         """Read the metadata of all items once."""
         self._artifact = artifact
         self._order = np.argsort(-artifact.popularity, kind="stable")
-        lines = [_line(artifact, item) for item in self._order.tolist()]
-        lengths = np.array([len(line) for line in lines], dtype=np.int64)
-        self._starts = np.concatenate([[0], np.cumsum(lengths)])
-        self._text = "".join(lines)
+        rows = self._order.tolist()
+        self._lines = Lines(rows, [line(artifact.items.outside(row), artifact.item_metadata(row)) for row in rows])
 
     def users(self, prefix: str, limit: int) -> list[FoundUser]:
         """Users whose id starts like this, in the order of the ids; where nothing is given, the most active ones."""
@@ -46,38 +69,44 @@ class Search:
             found = np.argsort(-counts, kind="stable")[:limit].tolist()
         return [FoundUser(artifact.users.outside(user), int(counts[user])) for user in found]
 
-    def items(self, words: str, limit: int) -> list[int]:
-        """Items, most popular first, each of whose searched words starts a word of theirs; all where none is given.
+    def items(
+        self, words: str, limit: int, added: Lines = NO_LINES, hidden: AbstractSet[int] = frozenset()
+    ) -> list[int]:
+        """Items each of whose searched words starts a word of theirs: what was put first, then the most popular.
 
         Where no item has such words, words count that merely contain the searched ones: for languages that do not
-        put spaces between them.
+        put spaces between them. Without words it is all items, the most popular first.
+
+        Args:
+            words: what to search for.
+            limit: how many are wanted.
+            added: the items put since the training; of those that the artefact has, its own words do not count.
+            hidden: rows to leave out.
         """
         wanted = _plain(words).split()
         if not wanted:
-            return [int(item) for item in self._order[:limit]]
-        return self._lines_with([" " + word for word in wanted], limit) or self._lines_with(wanted, limit)
+            live = (row for row in added.rows if row >= len(self._order))
+            rows = (row for row in chain(map(int, self._order), live) if row not in hidden)
+            return list(islice(rows, limit))
+        outdated = hidden | set(added.rows)
+        for before in (" ", ""):
+            starts = [before + word for word in wanted]
+            matches = chain(added.having(starts, hidden), self._lines.having(starts, outdated))
+            if found := list(islice(matches, limit)):
+                return found
+        return []
 
-    def shelf(self, limit: int) -> list[int]:
+    def shelf(self, limit: int, hidden: Collection[int] = ()) -> list[int]:
         """Items spread evenly over the more popular half, the most popular first."""
-        half = max(min(limit, len(self._order)), len(self._order) // 2)
-        return [int(item) for item in self._order[:half][:: max(1, half // limit)][:limit]]
-
-    def _lines_with(self, wanted: list[str], limit: int) -> list[int]:
-        rarest = max(wanted, key=len)
-        found: list[int] = []
-        at = self._text.find(rarest)
-        while at >= 0 and len(found) < limit:
-            line = int(np.searchsorted(self._starts, at, side="right")) - 1
-            start, end = int(self._starts[line]), int(self._starts[line + 1])
-            if all(self._text.find(word, start, end) >= 0 for word in wanted):
-                found.append(int(self._order[line]))
-            at = self._text.find(rarest, end)
-        return found
+        order = self._order[~np.isin(self._order, list(hidden))]
+        half = max(min(limit, len(order)), len(order) // 2)
+        return [int(item) for item in order[:half][:: max(1, half // limit)][:limit]]
 
 
-def _line(artifact: Artifact, item: int) -> str:
-    texts = [artifact.items.outside(item)]
-    for value in (artifact.item_metadata(item) or {}).values():
+def line(item_id: str, metadata: dict[str, Any] | None) -> str:
+    """The words of an item, for :class:`Lines`."""
+    texts = [item_id]
+    for value in (metadata or {}).values():
         elements = value if isinstance(value, list) else [value]
         texts += [element[:_MOST_TEXT] for element in elements if isinstance(element, str)]
     return f" {_plain(' '.join(texts))}\n"

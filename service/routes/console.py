@@ -15,13 +15,14 @@ from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from service.access import Access, requires
-from service.console.desk import Desk
+from service.console.desk import Added, Desk
 from service.console.lookalikes import Near
 from service.console.versions import Version, ranked
-from service.routes.base import LoadedEngine
+from service.engine import Engine
+from service.overlay import Overlay
+from service.routes.base import CurrentOverlay, LoadedEngine
 from shared.api_keys import Scope
-from shared.artifact import Artifact
-from shared.encoders import PictureError
+from shared.encoders import PictureError, encoder_modalities
 from shared.errors import UserError
 
 POLICY = "; ".join(
@@ -56,6 +57,8 @@ class Item(BaseModel):
     item_id: str
     popularity: int
     metadata: dict[str, Any] | None
+    live: bool = False
+    """Whether something was put of it since the training."""
 
 
 class Items(BaseModel):
@@ -99,12 +102,17 @@ def settings(request: Request) -> dict[str, Any]:
 def model(engine: LoadedEngine, request: Request) -> dict[str, Any]:
     """The parts to weigh and the attributes to filter by."""
     reading = _desk(request).read(engine.artifact)
+    tower, encoded = engine.content.tower, encoder_modalities(engine.artifact)
     return {
         "model_version": engine.artifact.manifest.version,
         "parts": list(engine.part_names),
         "attributes": [vars(facet) for facet in reading.facets],
         "modalities": reading.lookalikes.modalities,
         "searched_by": reading.lookalikes.searched_by,
+        "placed_by": [
+            {"modality": name, "width": width, "encoder": name in encoded}
+            for name, width in ({} if tower is None else tower.modalities).items()
+        ],
     }
 
 
@@ -123,64 +131,75 @@ def users(
 @router.get("/api/items", dependencies=_WITH_KEY)
 def items(
     engine: LoadedEngine,
+    overlay: CurrentOverlay,
     request: Request,
     q: Annotated[str, Parameter(max_length=512)] = "",
     limit: Annotated[int, Parameter(ge=1, le=_MOST_FOUND)] = 20,
 ) -> Items:
-    """Items with words that start as those of ``q``."""
-    return _items(engine.artifact, _desk(request).read(engine.artifact).search.items(q, limit))
+    """Items with words that start as those of ``q``, live ones among them, and no retired ones."""
+    search, lines = _desk(request).read(engine.artifact).search, _added(request, engine, overlay).lines
+    return _items(engine, overlay, search.items(q, limit, lines, _hidden(engine, overlay)))
 
 
 @router.get("/api/shelf", dependencies=_WITH_KEY)
 def shelf(
     engine: LoadedEngine,
+    overlay: CurrentOverlay,
     request: Request,
     limit: Annotated[int, Parameter(ge=1, le=_MOST_FOUND)] = 24,
 ) -> Items:
     """Items of all kinds, from the popular half of the catalogue."""
-    return _items(engine.artifact, _desk(request).read(engine.artifact).search.shelf(limit))
+    found = _desk(request).read(engine.artifact).search.shelf(limit, _hidden(engine, overlay))
+    return _items(engine, overlay, found)
 
 
 @router.post("/api/items", dependencies=_WITH_KEY)
-def look_up(wanted: Wanted, engine: LoadedEngine) -> Items:
-    """Look items up by id; unknown ones are left out."""
-    found = (engine.artifact.items.dense(item_id) for item_id in wanted.item_ids)
-    return _items(engine.artifact, [item for item in found if item is not None])
+def look_up(wanted: Wanted, engine: LoadedEngine, overlay: CurrentOverlay) -> Items:
+    """Look items up by id, to name what users did: retired ones too; unknown ones are left out."""
+    found = (engine.items.dense(item_id) for item_id in wanted.item_ids)
+    return _items(engine, overlay, [item for item in found if item is not None])
 
 
 @router.get("/api/near", dependencies=_WITH_KEY)
 def near(
     engine: LoadedEngine,
+    overlay: CurrentOverlay,
     request: Request,
     item_id: str,
     by: str,
     k: Annotated[int, Parameter(ge=1, le=_MOST_FOUND)] = 12,
 ) -> dict[str, Any]:
     """The items nearest to one by a modality's content."""
-    item = engine.artifact.items.dense(item_id)
+    item = engine.items.dense(item_id)
     lookalikes = _desk(request).read(engine.artifact).lookalikes
     if item is None or by not in lookalikes.modalities:
         raise HTTPException(404, "The model knows no such item, or no such modality.")
-    return _near(engine.artifact, lookalikes.of_item(item, by, k))
+    besides, hidden = _added(request, engine, overlay).besides, overlay.retired_rows(engine)
+    return _near(engine, overlay, lookalikes.of_item(item, by, k, besides, hidden))
 
 
 @router.post("/api/search/words", dependencies=_WITH_KEY)
-def search_words(wanted: Words, engine: LoadedEngine, request: Request) -> dict[str, Any]:
+def search_words(wanted: Words, engine: LoadedEngine, overlay: CurrentOverlay, request: Request) -> dict[str, Any]:
     """The items nearest to words, by modality."""
-    found = _desk(request).read(engine.artifact).lookalikes.of_words(wanted.words, wanted.k)
-    return {"near": {name: _near(engine.artifact, near) for name, near in found.items()}}
+    lookalikes, besides = _desk(request).read(engine.artifact).lookalikes, _added(request, engine, overlay).besides
+    found = lookalikes.of_words(wanted.words, wanted.k, besides, overlay.retired_rows(engine))
+    return {"near": {name: _near(engine, overlay, near) for name, near in found.items()}}
 
 
 @router.post("/api/search/picture", dependencies=_WITH_KEY)
-async def search_picture(engine: LoadedEngine, request: Request) -> dict[str, Any]:
+async def search_picture(engine: LoadedEngine, overlay: CurrentOverlay, request: Request) -> dict[str, Any]:
     """The items nearest to the picture that is the body, by modality."""
     picture = await request.body()
-    lookalikes = (await to_thread.run_sync(_desk(request).read, engine.artifact)).lookalikes
+
+    def search() -> dict[str, Near]:
+        lookalikes, besides = _desk(request).read(engine.artifact).lookalikes, _added(request, engine, overlay).besides
+        return lookalikes.of_picture(picture, _NEAR, besides, overlay.retired_rows(engine))
+
     try:
-        found = await to_thread.run_sync(lookalikes.of_picture, picture, _NEAR)
+        found = await to_thread.run_sync(search)
     except PictureError as error:
         raise HTTPException(422, f"The picture {error}.") from None
-    return {"near": {name: _near(engine.artifact, near) for name, near in found.items()}}
+    return {"near": {name: _near(engine, overlay, near) for name, near in found.items()}}
 
 
 @router.get("/api/versions", dependencies=_WITH_KEY)
@@ -245,22 +264,32 @@ def _desk(request: Request) -> Desk:
     return desk
 
 
-def _items(artifact: Artifact, found: Sequence[int]) -> Items:
+def _added(request: Request, engine: Engine, overlay: Overlay) -> Added:
+    return _desk(request).added(engine, overlay.live_items)
+
+
+def _hidden(engine: Engine, overlay: Overlay) -> frozenset[int]:
+    return frozenset(overlay.retired_rows(engine).tolist())
+
+
+def _items(engine: Engine, overlay: Overlay, found: Sequence[int]) -> Items:
+    known = (engine.item(engine.items.outside(row)) for row in found)
     return Items(
-        model_version=artifact.manifest.version,
+        model_version=engine.artifact.manifest.version,
         items=[
             Item(
-                item_id=artifact.items.outside(item),
-                popularity=int(artifact.popularity[item]),
-                metadata=artifact.item_metadata(item),
+                item_id=item.item_id,
+                popularity=item.popularity,
+                metadata=item.metadata,
+                live=item.item_id in overlay.live_items,
             )
-            for item in found
+            for item in known
         ],
     )
 
 
-def _near(artifact: Artifact, near: Near) -> dict[str, Any]:
-    items = _items(artifact, near.items).items
+def _near(engine: Engine, overlay: Overlay, near: Near) -> dict[str, Any]:
+    items = _items(engine, overlay, near.items).items
     return {"items": [item.model_dump() | {"score": score} for item, score in zip(items, near.cosines, strict=True)]}
 
 
@@ -282,5 +311,7 @@ def _list(desk: Desk, version: str, user_id: str, k: int) -> dict[str, Any]:
     return {
         "version": version,
         "known": found is not None,
-        "items": [item.model_dump() for item in _items(artifact, found or []).items],
+        "items": [
+            {"item_id": artifact.items.outside(row), "metadata": artifact.item_metadata(row)} for row in found or []
+        ],
     }

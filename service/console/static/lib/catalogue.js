@@ -21,6 +21,11 @@ export function keep(answer) {
   for (const item of answer.items) known.items.set(item.item_id, item);
 }
 
+/** Look an item up anew the next time: it was put, or taken away. */
+export function forget(itemId) {
+  known.items.delete(itemId);
+}
+
 export const model = (signal) => get("console/api/model", signal);
 
 const PARTS = {

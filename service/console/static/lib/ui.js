@@ -80,7 +80,9 @@ export function picture(item, size = 56) {
   return frame;
 }
 
+/** A live item may have been put with a picture, which only asking tells; another's is named by the catalogue. */
 function hasPicture(item) {
+  if (item.live || item.reason === "cold_item") return true;
   const said = item.metadata?.image;
   return catalogued && typeof said === "string" && said !== "";
 }

@@ -1,14 +1,15 @@
-// Finding items by words, meaning and picture; what is like them; hiding one.
+// Finding items by words, meaning and picture; what is like them; adding and hiding one.
 
 import { ask, get, post, segment } from "../lib/api.js";
 import { model, partName } from "../lib/catalogue.js";
 import { h, put } from "../lib/dom.js";
-import { count, description, duration, fixed, plural, title, traits } from "../lib/format.js";
+import { count, description, duration, plural, title, traits } from "../lib/format.js";
+import { KNOWN, dropping, hideItem, nearest } from "../lib/goods.js";
 import { shrunk } from "../lib/images.js";
-import { card, dialog, empty, facts, field, fillIn, heading, icon, picture, searchBox, skeleton, toast } from "../lib/ui.js";
+import { badge, card, empty, facts, field, fillIn, heading, icon, picture, searchBox, skeleton } from "../lib/ui.js";
+import { addItem } from "./add.js";
 
 const K = 12;
-const KNOWN = new Set(["item_id", "title", "name", "description", "image"]);
 
 export async function show(place, [itemId], signal) {
   const search = searchBox({
@@ -19,9 +20,19 @@ export async function show(place, [itemId], signal) {
     choose: (item) => (location.hash = `#/items/${segment(item.item_id)}`),
   });
   const rest = h("div", { class: "stack" });
-  put(place, heading("Items", "Search by words or by a picture; see what is near, and by what.", search), rest);
+  const adding = h("div", {});
+  const add = h("button", { class: "button", type: "button", "aria-expanded": "false", onclick: () => toggle(add, adding, signal) }, icon("plus", 18), "Add an item");
+  put(place, heading("Items", "Search by words or by a picture; see what is near, and by what.", search, add), adding, rest);
   if (itemId === undefined) await fillIn(rest, skeleton(4), () => catalogue(signal));
   else await fillIn(rest, [skeleton(1, "block"), skeleton(6)], () => item(itemId, signal));
+}
+
+async function toggle(button, place, signal) {
+  const open = button.getAttribute("aria-expanded") !== "true";
+  button.setAttribute("aria-expanded", String(open));
+  if (!open) return put(place);
+  await fillIn(place, skeleton(1, "block"), async () => addItem(await model(signal), signal));
+  place.querySelector("input")?.focus();
 }
 
 async function catalogue(signal) {
@@ -77,19 +88,6 @@ function pictureSearch(found, signal) {
   return zone;
 }
 
-function dropping(zone, take) {
-  zone.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    zone.classList.add("over");
-  });
-  zone.addEventListener("dragleave", () => zone.classList.remove("over"));
-  zone.addEventListener("drop", (event) => {
-    event.preventDefault();
-    zone.classList.remove("over");
-    take(event.dataTransfer.files[0]);
-  });
-}
-
 async function results(place, name, seen, load) {
   await fillIn(place, card(name, skeleton(4)), async () => {
     const started = performance.now();
@@ -110,14 +108,19 @@ async function item(itemId, signal) {
     fillIn(under, skeleton(6), async () => nearest(await similar(itemId, by, signal)));
     return h("div", {}, h("h3", {}, columnName(by)), under);
   });
-  return [card(null, described(found, signal)), card("Nearest items", h("div", { class: "pairs" }, columns))];
+  return [card(null, described(found)), card("Nearest items", h("div", { class: "pairs" }, columns))];
 }
 
-const known = (itemId, signal) => get(`items/${segment(itemId)}`, signal);
+/** What the service says of an item, and whether that was put since the training. */
+async function known(itemId, signal) {
+  const found = await get(`items/${segment(itemId)}`, signal);
+  const { items } = await post("console/api/items", { item_ids: [itemId] }, signal);
+  return { ...found, live: items[0]?.live ?? false };
+}
 
-function described(found, signal) {
+function described(found) {
   const rest = Object.entries(found.metadata ?? {}).filter(([name, value]) => !KNOWN.has(name) && value !== null && value !== "");
-  const hide = h("button", { class: "button danger small", type: "button", onclick: () => hideItem(found) }, "Hide this item");
+  const hide = h("button", { class: "button danger small", type: "button", onclick: () => hideAndLeave(found) }, "Hide this item");
   return h("div", { class: "item" }, picture(found, 176),
     h("div", { class: "stack tight" },
       h("div", { class: "head" }, h("h2", {}, title(found)), hide),
@@ -125,8 +128,13 @@ function described(found, signal) {
       facts([
         ["Id", h("code", {}, found.item_id)],
         ["Interactions", count(found.popularity ?? 0)],
+        ["State", found.live ? badge("put since the training", "accent") : null],
         ...rest.map(([name, value]) => [partName(name), typeof value === "object" ? JSON.stringify(value) : String(value)]),
       ])));
+}
+
+async function hideAndLeave(found) {
+  if (await hideItem(found)) location.hash = "#/items";
 }
 
 const similar = async (itemId, by, signal) =>
@@ -138,31 +146,4 @@ const columnName = (by) => `By the ${partName(by).toLowerCase()}`;
 
 function column(by, items) {
   return h("div", {}, h("h3", {}, columnName(by)), nearest(items));
-}
-
-function nearest(items) {
-  if (!items.length) return empty("Nothing to compare by: the item lacks this modality.");
-  return h("ol", { class: "short" }, items.map((each) =>
-    h("li", {}, picture(each, 40),
-      h("a", { class: "what", href: `#/items/${segment(each.item_id)}` }, h("span", { class: "name" }, title(each)), h("span", { class: "note" }, traits(each))),
-      h("span", { class: "note", title: "cosine" }, fixed(each.score, 2)))));
-}
-
-// Hiding
-
-async function hideItem(found) {
-  const form = await dialog({
-    name: "Hide this item?",
-    text: `${title(found)} is in no answer from now on, for anybody, whichever model is live. It can be restored.`,
-    action: "Hide",
-    danger: true,
-  });
-  if (!form) return;
-  try {
-    await ask(`items/${segment(found.item_id)}`, { method: "DELETE" });
-    toast(`${title(found)} is hidden.`);
-    location.hash = "#/items";
-  } catch (error) {
-    toast(error.text ?? String(error), "bad");
-  }
 }
