@@ -150,8 +150,9 @@ def service(shop: Shop) -> Iterator[Service]:
     service.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """A browser for one file: Playwright's event loop runs as long, and tests after it may want one of their own."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert chromium, "no Chromium: install it (Debian: apt-get install chromium), or run `make test`, which does"
     with sync_playwright() as playwright:
