@@ -8,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.client import Client
 from service.settings import Settings
 from shared import artifact
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
@@ -57,6 +58,19 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(store: Path) -> Iterator[TestClient]:
     with TestClient(create_app(Settings(models=store)), raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture
+def http(models: Path) -> Iterator[TestClient]:
+    """The service of a test file's own ``models``, with its state."""
+    with TestClient(create_app(Settings(models=models)), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def shop(http: TestClient) -> Client:
+    """The typed client of that service."""
+    return Client("http://testserver", http=http)
 
 
 @pytest.fixture(scope="session")

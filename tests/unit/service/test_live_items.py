@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,17 +73,6 @@ def publish_of(store: Path, data: Dataset, modalities: tuple[str, ...]) -> str:
 def models(tmp_path: Path) -> Path:
     publish_model(tmp_path / "m")
     return tmp_path / "m"
-
-
-@pytest.fixture
-def http(models: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(models=models)), raise_server_exceptions=False) as client:
-        yield client
-
-
-@pytest.fixture
-def shop(http: TestClient) -> Client:
-    return Client("http://testserver", http=http)
 
 
 def mug(**more: Any) -> PutItemRequest:

@@ -30,17 +30,6 @@ def models(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def http(models: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(models=models)), raise_server_exceptions=False) as client:
-        yield client
-
-
-@pytest.fixture
-def shop(http: TestClient) -> Client:
-    return Client("http://testserver", http=http)
-
-
-@pytest.fixture
 def stateless(models: Path) -> Iterator[TestClient]:
     """A service whose Redis is not there."""
     settings = Settings(models=models, redis_url="redis://127.0.0.1:9/0")  # type: ignore[arg-type]
