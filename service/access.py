@@ -8,6 +8,7 @@ import hmac
 import logging
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,16 @@ class Access:
         if key is None:
             raise HTTPException(
                 401,
-                "Send a valid API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.",
+                "Send a valid API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
+                if presented is None
+                else "This API key is not known here: it is wrong, or was revoked.",
                 {"WWW-Authenticate": "Bearer"},
+            )
+        if key.expires is not None and key.expired:
+            raise HTTPException(
+                401,
+                f"This API key expired on {key.expires.astimezone(UTC):%Y-%m-%d at %H:%M} UTC. Ask for a new one.",
+                {"WWW-Authenticate": 'Bearer error="invalid_token", error_description="The key has expired"'},
             )
         if scope not in key.scopes:
             raise HTTPException(403, f"This API key lacks the scope '{scope}'.")

@@ -15,7 +15,7 @@ _SCHEMES = {
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same, by another header."},
 }
 _BY_THE_LAYERS = {
-    "401": "No API key, or none that is known.",
+    "401": "No API key, or one that is not known or has expired.",
     "403": "The API key does not open this.",
     "408": "The body did not arrive in time.",
     "429": "More requests than this API key may send; see `Retry-After`.",

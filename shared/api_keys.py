@@ -2,18 +2,20 @@
 
 The keys file is JSON, and holds no key, only sha256 digests of keys with 256 random bits, which need no salt:
 
-    {"keys": [{"name": "web shop", "scopes": ["read", "events"], "sha256": "9f86d0..."}]}
+    {"keys": [{"name": "web shop", "scopes": ["read", "events"], "sha256": "9f86d0..."},
+              {"name": "agency", "scopes": ["read"], "sha256": "60303a...", "expires": "2027-01-31T00:00:00Z"}]}
 """
 
 import hashlib
 import os
 import secrets
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from shared import durable
 from shared.errors import UserError
@@ -39,12 +41,24 @@ class ApiKey(BaseModel):
     name: str = Field(min_length=1, max_length=100)
     scopes: list[Scope] = Field(min_length=1)
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    expires: AwareDatetime | None = None
+
+    @property
+    def expired(self) -> bool:
+        """Whether its time is over."""
+        return self.expires is not None and datetime.now(UTC) >= self.expires
 
 
-def new_key(name: str, scopes: Sequence[Scope]) -> tuple[str, ApiKey]:
-    """Make a key: what its owner presents, shown this once, and the entry for the keys file."""
+def new_key(name: str, scopes: Sequence[Scope], expires: datetime | None = None) -> tuple[str, ApiKey]:
+    """Make a key: what its owner presents, shown this once, and the entry for the keys file.
+
+    Args:
+        name: whose it is.
+        scopes: what it opens.
+        expires: when it stops to open anything, with its time zone; never, if None.
+    """
     secret = KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)
-    return secret, ApiKey(name=name, scopes=list(scopes), sha256=digest(secret))
+    return secret, ApiKey(name=name, scopes=list(scopes), sha256=digest(secret), expires=expires)
 
 
 def load_keys(path: Path) -> list[ApiKey]:
@@ -69,7 +83,7 @@ def save_keys(path: Path, keys: list[ApiKey]) -> None:
         UserError: two keys have the same name, or it cannot be written.
     """
     try:
-        content = _KeysFile(keys=keys).model_dump_json(indent=2)
+        content = _KeysFile(keys=keys).model_dump_json(indent=2, exclude_none=True)
         with durable.replacing(path) as file:
             os.fchmod(file.fileno(), 0o600)
             file.write(content.encode() + b"\n")

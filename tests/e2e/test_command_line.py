@@ -183,19 +183,27 @@ def test_keys_are_made_listed_and_revoked(cli: Cli, tmp_path: Path) -> None:
     assert secret not in file.read_text()
     assert file.stat().st_mode & 0o777 == 0o600
     assert json.loads(cli("keys", "new", file, "ops", "--scope", "admin", "--json").stdout)["scopes"] == ["admin"]
+    until = json.loads(cli("keys", "new", file, "guest", "--expires", "2099-01-31", "--json").stdout)["expires"]
+    assert until == "2099-01-31T00:00:00+00:00"
     listed = json.loads(cli("keys", "list", file, "--json").stdout)
-    assert listed == [{"name": "shop", "scopes": ["read", "events"]}, {"name": "ops", "scopes": ["admin"]}]
+    assert listed == [
+        {"name": "shop", "scopes": ["read", "events"], "expires": None},
+        {"name": "ops", "scopes": ["admin"], "expires": None},
+        {"name": "guest", "scopes": ["read"], "expires": "2099-01-31T00:00:00Z"},
+    ]
     before = file.read_bytes()
     for words, said in (
         (("new", file, "shop"), "choose another name"),
-        (("revoke", file, "nobody"), "'shop', 'ops'"),
+        (("revoke", file, "nobody"), "'shop', 'ops', 'guest'"),
         (("new", file, "x", "--scope", "root"), "root"),
+        (("new", file, "x", "--expires", "2001-01-31"), "is over"),
     ):
         refused = cli("keys", *words)
         assert refused.returncode in (1, 2)
         assert said in refused.stderr
         assert file.read_bytes() == before
-    assert cli("keys", "revoke", file, "shop").returncode == 0
+    for name in ("shop", "guest"):
+        assert cli("keys", "revoke", file, name).returncode == 0
     assert "last key" in cli("keys", "revoke", file, "ops").stderr
 
 

@@ -1,11 +1,12 @@
 """``mts4mm keys``: who may call the service."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from shared.api_keys import Scope, load_keys, new_key, save_keys
+from shared.api_keys import ApiKey, Scope, load_keys, new_key, save_keys
 from shared.errors import UserError
 from trainer.cli import output
 
@@ -22,25 +23,36 @@ def new(
     scope: Annotated[
         list[Scope] | None, typer.Option(help="What it opens; repeatable. By default read.", show_default=False)
     ] = None,
+    expires: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"],
+            help="The day, or the moment, when it stops to work; in UTC where nothing else is said. By default never.",
+            show_default=False,
+        ),
+    ] = None,
     json_: output.JsonOption = False,
 ) -> None:
     """Make a key, add its digest to the file, and print the key: this once."""
-    secret, entry = new_key(name, scope or [Scope.READ])
+    moment = _ahead(expires)
+    secret, entry = new_key(name, scope or [Scope.READ], moment)
     save_keys(file, [*(load_keys(file) if file.exists() else []), entry])
     if json_:
-        output.print_json({"name": name, "scopes": entry.scopes, "key": secret})
+        until = None if moment is None else moment.isoformat()
+        output.print_json({"name": name, "scopes": entry.scopes, "expires": until, "key": secret})
     else:
         output.stdout.print(secret, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command("list")
 def list_(file: KeysFile, json_: output.JsonOption = False) -> None:
-    """The names and scopes in a keys file."""
+    """The names and scopes in a keys file, and when the keys expire."""
     keys = load_keys(file)
     if json_:
         output.print_json([key.model_dump(mode="json", exclude={"sha256"}) for key in keys])
         return
-    output.print_table(str(file), ("name", "scopes"), [(key.name, ", ".join(key.scopes)) for key in keys])
+    rows = [(key.name, ", ".join(key.scopes), _until(key)) for key in keys]
+    output.print_table(str(file), ("name", "scopes", "expires"), rows)
 
 
 @app.command("revoke")
@@ -53,3 +65,23 @@ def revoke(file: KeysFile, name: Name) -> None:
     if not left:
         raise UserError(f"{file}: {name!r} is the last key: make another one first, or remove the file")
     save_keys(file, left)
+
+
+def _ahead(expires: datetime | None) -> datetime | None:
+    """The moment with its time zone.
+
+    Raises:
+        BadParameter: it is over.
+    """
+    if expires is None:
+        return None
+    moment = expires if expires.tzinfo is not None else expires.replace(tzinfo=UTC)
+    if moment <= datetime.now(UTC):
+        raise typer.BadParameter(f"{moment.isoformat()} is over: name a later moment", param_hint="--expires")
+    return moment
+
+
+def _until(key: ApiKey) -> str:
+    if key.expires is None:
+        return "never"
+    return key.expires.isoformat(timespec="seconds") + (" (expired)" if key.expired else "")

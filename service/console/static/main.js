@@ -32,10 +32,7 @@ function start() {
   paintKey();
   addEventListener("hashchange", () => show(true));
   on("away", waitForService);
-  on("locked", ({ status, presented, detail }) => {
-    if (status === 403) askForKey(detail);
-    else askForKey(presented ? "This key is not accepted: it is wrong, was revoked or has expired." : null);
-  });
+  on("locked", ({ presented, detail }) => askForKey(presented ? detail : null));
   on("key", () => {
     paintKey();
     show(false);

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def guarded(shop: Shop, tmp_path: Path) -> Iterator[tuple[Service, Path]]:
     service.stop()
 
 
-def test_a_key_is_asked_for_kept_in_the_tab_and_asked_for_again_when_it_has_expired(
+def test_a_key_is_asked_for_kept_in_the_tab_and_asked_for_again_when_it_is_revoked(
     watched: Watched, guarded: tuple[Service, Path]
 ) -> None:
     page, (service, keys) = watched.page, guarded
@@ -52,9 +53,37 @@ def test_a_key_is_asked_for_kept_in_the_tab_and_asked_for_again_when_it_has_expi
     save_keys(keys, [other])
     page.wait_for_timeout(1200)
     page.get_by_role("link", name="Models").click()
-    expect(page.get_by_role("dialog").get_by_role("alert")).to_have_text(re.compile("not accepted"))
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_have_text(re.compile("not known here.*revoked"))
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
+    forget(watched, "401")
+
+
+def test_an_expired_key_is_told_from_a_wrong_one_and_a_new_one_goes_on(
+    watched: Watched, guarded: tuple[Service, Path]
+) -> None:
+    page, (service, keys) = watched.page, guarded
+    soon = datetime.now(UTC) + timedelta(seconds=6)
+    (secret, entry), (fresh, other) = new_key("ada", [Scope.READ], soon), new_key("bob", [Scope.READ])
+    save_keys(keys, [entry, other])
+    page.wait_for_timeout(1200)
+    page.goto(f"{service.url}/console#/users/u0001")
+    page.get_by_label("Key", exact=True).fill(secret)
+    page.get_by_role("button", name="Use key").click()
+    expect(page.locator(".ranked > li")).to_have_count(20)
+
+    page.wait_for_timeout(max(0.0, 1000 * (soon - datetime.now(UTC)).total_seconds()) + 50)
+    page.get_by_role("link", name="Models").click()
+    dialog = page.get_by_role("dialog", name="API key")
+    expect(dialog.get_by_role("alert")).to_have_text(
+        f"This API key expired on {soon:%Y-%m-%d at %H:%M} UTC. Ask for a new one."
+    )
+    assert violations(page) == []
+    page.get_by_label("Key", exact=True).fill(fresh)
+    page.get_by_role("button", name="Use key").click()
+    expect(page.get_by_role("heading", name="Models")).to_be_visible()
+    expect(page.get_by_role("table").first.get_by_role("row")).to_have_count(3)
+    expect(dialog).to_have_count(0)
     forget(watched, "401")
 
 

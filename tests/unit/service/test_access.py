@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from service.access import Access, KeysFile
-from shared.api_keys import Scope, load_keys, new_key
+from shared.api_keys import Scope, load_keys, new_key, save_keys
 from shared.errors import UsageError, UserError
 
 
@@ -67,6 +68,22 @@ def test_no_key_or_a_wrong_one_is_refused(headers: dict[str, str]) -> None:
     assert secret not in refused.detail
 
 
+def test_a_key_opens_until_it_expires_and_its_owner_is_told(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    new, new_entry = new_key("new", [Scope.READ], now + timedelta(hours=1))
+    old, old_entry = new_key("old", [Scope.READ], datetime(2026, 1, 2, 5, 4, tzinfo=timezone(timedelta(hours=2))))
+    path = tmp_path / "keys.json"
+    save_keys(path, [new_entry, old_entry])
+    access = Access(KeysFile(path), None)
+    access.admit(request(x_api_key=new), Scope.READ)
+    refused = refusal(access, request(x_api_key=old))
+    assert refused.status_code == 401
+    assert "expired on 2026-01-02 at 03:04 UTC" in refused.detail
+    assert refused.headers is not None
+    assert 'error="invalid_token"' in refused.headers["WWW-Authenticate"]
+    assert "expired" not in refusal(access, request(x_api_key="mts_guess")).detail
+
+
 def test_the_digest_itself_is_no_key() -> None:
     _, entry = new_key("web shop", [Scope.READ])
     assert refusal(Access(lambda: [entry], None), request(x_api_key=entry.sha256)).status_code == 401
@@ -108,6 +125,11 @@ def test_who_is_refused_spends_nobodys_limit() -> None:
         (b"[]", "not a keys file"),
         (b'{"keys": []}', "keys: List should have at least 1"),
         (b'{"keys": [{"name": "a", "scopes": ["read"], "sha256": "short"}]}', r"keys\.0\.sha256"),
+        (
+            b'{"keys": [{"name": "a", "scopes": ["read"], "sha256": "%s", "expires": "2027-01-31T00:00:00"}]}'
+            % (b"0" * 64),
+            r"keys\.0\.expires: .*timezone",
+        ),
         (b'{"keys": [{"name": "a", "scopes": ["root"], "sha256": "%s"}]}' % (b"0" * 64), r"keys\.0\.scopes\.0"),
         (
             b'{"keys": [%s, %s]}' % ((b'{"name": "a", "scopes": ["read"], "sha256": "%s"}' % (b"0" * 64),) * 2),

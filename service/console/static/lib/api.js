@@ -81,7 +81,7 @@ async function refused(response, secret) {
   const waiting = Number(response.headers.get("retry-after")) || null;
   const problem = new Problem(response.status, detail, document.errors ?? [], waiting);
   if (response.status === 401 || response.status === 403) {
-    events.dispatchEvent(new CustomEvent("locked", { detail: { status: response.status, presented: secret !== null, detail } }));
+    events.dispatchEvent(new CustomEvent("locked", { detail: { presented: secret !== null, detail } }));
   }
   return problem;
 }
