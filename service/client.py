@@ -15,6 +15,7 @@ from urllib.parse import quote
 import httpx2
 from pydantic import BaseModel, ValidationError
 
+from service.queries import STUDENT
 from service.schemas import (
     DEFAULT_K,
     ActivationResponse,
@@ -104,9 +105,9 @@ class Client:
         content = f'{{"events":[{",".join(map(encode, events))}]}}'
         return _read(self._http.post(f"{self._url}/events", content=content, headers=_JSON), EventsResponse)
 
-    def similar(self, item_id: str, k: int = DEFAULT_K) -> SimilarResponse:
-        """The items most like one."""
-        return self._get(f"/items/{_segment(item_id)}/similar", SimilarResponse, params={"k": k})
+    def similar(self, item_id: str, k: int = DEFAULT_K, by: str = STUDENT) -> SimilarResponse:
+        """The items most like one: by the student, by ``id`` (who took them), or by a modality's content."""
+        return self._get(f"/items/{_segment(item_id)}/similar", SimilarResponse, params={"k": k, "by": by})
 
     def item(self, item_id: str) -> ItemResponse:
         """What the model knows of an item."""

@@ -18,7 +18,10 @@ from service.diversity import candidate_count, diversified
 from service.filters import Attributes
 from service.index import open_index
 from service.live_table import Items, JoinedAttributes, JoinedIndex, LiveTable
+from service.lookalikes import Lookalikes, Near, nearest
 from service.queries import (
+    ID,
+    STUDENT,
     KnownItem,
     KnownUser,
     PartOfScore,
@@ -27,6 +30,7 @@ from service.queries import (
     Reason,
     Recommendation,
     Strategy,
+    UnknownLikenessError,
     UnknownPartError,
 )
 from service.recent import NOTHING, SinceTraining
@@ -93,21 +97,22 @@ class Engine:
         self.index: ExactIndex | ApproximateIndex | JoinedIndex = self.opened.index
         self.content = Content(artifact)
         self.part_names = (WHOLE,) if artifact.parts is None else artifact.parts.names
-        self.items = Items(artifact, LiveTable.empty(artifact.width))
+        self.lookalikes = Lookalikes(artifact)
+        self.live = LiveTable.empty(artifact.width)
+        self.items = Items(artifact, self.live)
         self._attributes: Attributes | JoinedAttributes = Attributes(len(artifact.items), artifact.item_metadata)
         self._forgotten_until = forgotten_until(artifact)
         self._weights = item_weights(artifact.popularity)
         self._popularity = artifact.popularity
         self._by_popularity = np.argsort(-artifact.popularity, kind="stable")
         self._lengths = _not_zero(self.opened.index.lengths)
-        self._live_vectors = np.empty((0, artifact.width), np.float32)
 
     def with_live(self, live: LiveTable) -> "Engine":
         """The same engine with live items besides, which were made for its artefact; this one stays as it is."""
         if isinstance(self.index, JoinedIndex) or isinstance(self._attributes, JoinedAttributes):
             raise ValueError("this engine has live items already: take the one that it was made of")
         joined, count = copy(self), len(live.ids)
-        joined.items = Items(self.artifact, live)
+        joined.live, joined.items = live, Items(self.artifact, live)
         joined.index = JoinedIndex(self.index, live.vectors)
         joined._attributes = JoinedAttributes(self._attributes, live)
         none_yet = np.zeros(count, dtype=self._popularity.dtype)
@@ -115,7 +120,6 @@ class Engine:
         joined._popularity = np.concatenate([self._popularity, none_yet])
         joined._by_popularity = np.concatenate([self._by_popularity, len(self.items) + np.arange(count)])
         joined._lengths = np.concatenate([self._lengths, _not_zero(lengths(live.vectors))])
-        joined._live_vectors = live.vectors
         return joined
 
     def recommend(self, query: Query, retired: NDArray[np.int64] = _NO_ITEMS) -> Recommendation:
@@ -159,25 +163,53 @@ class Engine:
         found = {self.items.dense(item_id) for item_id in item_ids}
         return np.array(sorted(row for row in found if row is not None), dtype=np.int64)
 
-    def similar(self, item_id: str, k: int, retired: NDArray[np.int64] = _NO_ITEMS) -> list[RankedItem]:
-        """The ``min(k, other items)`` items most like one, by the cosine of the student's embeddings.
+    @property
+    def likenesses(self) -> list[str]:
+        """What items can be compared by."""
+        return [STUDENT, ID, *(name for name in self.lookalikes.modalities if name not in (STUDENT, ID))]
+
+    def similar(
+        self, item_id: str, k: int, retired: NDArray[np.int64] = _NO_ITEMS, by: str = STUDENT
+    ) -> list[RankedItem]:
+        """The items most like one, see :meth:`near`.
 
         Args:
             item_id: the item, which may be retired itself.
             k: how many are wanted, at least 1.
             retired: rows of items that nobody is to get, of :meth:`rows`.
+            by: one of ``likenesses``.
 
         Raises:
             KeyError: there is no such item.
+            UnknownLikenessError: there is no such likeness.
         """
-        item = self._require_item(item_id)
-        embedding = self.items.vectors(np.array([item]))[0]
-        products = np.concatenate([self.artifact.item_embeddings @ embedding, self._live_vectors @ embedding])
-        cosines = products / (self._lengths * self._lengths[item])
+        near = self.near(self._require_item(item_id), k, retired, by)
+        return self._named(Ranking(np.array(near.items, np.int64), np.array(near.cosines)))
+
+    def near(self, item: int, k: int, retired: NDArray[np.int64], by: str = STUDENT) -> Near:
+        """Rows of the items most like one by a cosine: of the student's embeddings, of who took them, or of content.
+
+        By the student all others can be had. By the rest only those of which there is something to compare: who were
+        taken by one user at least that took both, or have the modality as the item itself has.
+
+        Raises:
+            UnknownLikenessError: ``by`` is none of ``likenesses``.
+        """
+        cosines = self._cosines(item, by)
         cosines[item] = -np.inf
-        cosines[retired] = -np.inf
-        best = np.lexsort((np.arange(len(cosines)), -cosines))[: min(k, int(np.isfinite(cosines).sum()))]
-        return self._named(Ranking(best, cosines[best].astype(np.float64)))
+        return nearest(cosines, k, retired)
+
+    def _cosines(self, item: int, by: str) -> NDArray[np.float32]:
+        if by == STUDENT:
+            embedding = self.items.vectors(np.array([item]))[0]
+            products = np.concatenate([self.artifact.item_embeddings @ embedding, self.live.vectors @ embedding])
+            of_student: NDArray[np.float32] = products / (self._lengths * self._lengths[item])
+            return of_student
+        if by == ID:
+            return self.lookalikes.taken_with(item, self.live)
+        if by not in self.lookalikes.modalities:
+            raise UnknownLikenessError(by, self.likenesses)
+        return self.lookalikes.to_item(item, by, self.live)
 
     def item(self, item_id: str) -> KnownItem:
         """What is known of an item.

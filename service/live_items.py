@@ -86,7 +86,8 @@ def _table(engine: Engine, items: Mapping[str, LiveItem]) -> LiveTable:
             ids.append(item_id)
             features.append(found)
             metadata.append(dict(item.metadata))
-    return LiveTable(ids, engine.content.vectors(features), metadata, changed)
+    units = engine.lookalikes.units(features)
+    return LiveTable(ids, engine.content.vectors(features), metadata, changed, units)
 
 
 def _encoded(state: LiveItems, engine: Engine, item: LiveItem) -> Mapping[str, Encoded]:

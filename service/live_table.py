@@ -26,12 +26,14 @@ class LiveTable:
         vectors: float32 [ids, width].
         metadata: of each of them.
         changed: by row of the artefact, the metadata put for an item that it has.
+        units: by modality the content as ``Lookalikes.units`` gives it, float32 [ids, its width].
     """
 
     ids: Sequence[str]
     vectors: NDArray[np.float32]
     metadata: Sequence[dict[str, Any]]
     changed: Mapping[int, dict[str, Any]] = field(default_factory=dict)
+    units: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, width: int) -> "LiveTable":

@@ -11,6 +11,11 @@ ItemReason = Literal["cold_item"]
 Strategy = Literal["personal", "history", "popular"]
 Reason = Literal["trained", "trained_and_new_events", "folded_in", "unknown_user", "no_events"]
 
+STUDENT = "student"
+"""Items are alike by the student's vectors, which the item tower gives for what the training did not see."""
+ID = "id"
+"""Items are alike by who took them in the training."""
+
 
 @dataclass(frozen=True)
 class Query:
@@ -43,6 +48,15 @@ class Query:
 
 class UnknownPartError(LookupError):
     """A weight names a part that the model does not have."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(name)
+        self.name = name
+        self.known = known
+
+
+class UnknownLikenessError(LookupError):
+    """Items are to be compared by something that the model does not have of them."""
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(name)

@@ -368,8 +368,22 @@ class BatchResponse(BaseModel):
 class SimilarResponse(BaseModel):
     """The items most like one, most like first."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model_version": "20261122T231501Z-3fa9c1d2",
+                    "item_id": "i7",
+                    "by": "image",
+                    "items": [{"item_id": "i9", "score": 0.93, "rank": 1, "metadata": {"title": "Red dotted mug"}}],
+                }
+            ]
+        }
+    )
+
     model_version: str
     item_id: str
+    by: str = Field(description="What they were compared by.")
     items: list[RecommendedItem]
 
 

@@ -7,14 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from service.console.facets import Facet, facets
-from service.console.lookalikes import Besides, Lookalikes
 from service.console.search import Lines, Search, line
 from service.console.versions import Versions
 from service.engine import Engine
-from service.live_items import LiveCatalogue
 from shared.artifact import Artifact
 
 _REPORT = re.compile(r"reports/[0-9A-Za-z_-]+\.json")
@@ -27,7 +23,6 @@ class Reading:
     artifact: Artifact
     search: Search
     facets: list[Facet]
-    lookalikes: Lookalikes
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,6 @@ class Added:
 
     engine: Engine
     lines: Lines
-    besides: Besides
 
 
 class Desk:
@@ -54,15 +48,14 @@ class Desk:
         """What there is to search and to filter by in an artefact; seconds for a million items, once."""
         with self._lock:
             if self._reading is None or self._reading.artifact is not artifact:
-                self._reading = Reading(artifact, Search(artifact), facets(artifact), Lookalikes(artifact))
+                self._reading = Reading(artifact, Search(artifact), facets(artifact))
             return self._reading
 
-    def added(self, engine: Engine, live: LiveCatalogue) -> Added:
+    def added(self, engine: Engine) -> Added:
         """What was put since the training, to search beside the artefact of an engine that has it."""
-        lookalikes = self.read(engine.artifact).lookalikes
         with self._lock:
             if self._added is None or self._added.engine is not engine:
-                self._added = _added(engine, live, lookalikes)
+                self._added = _added(engine)
             return self._added
 
     def night(self) -> dict[str, Any] | None:
@@ -88,13 +81,9 @@ class Desk:
         return None if named is None else self._night / named[0]
 
 
-def _added(engine: Engine, live: LiveCatalogue, lookalikes: Lookalikes) -> Added:
+def _added(engine: Engine) -> Added:
     items, rows = engine.items, engine.items.put()
-    put = [live.get(items.outside(row)) for row in range(items.trained, len(items))]
-    features = [{} if item is None else engine.content.features(item) for item in put]
-    vectors = items.vectors(np.arange(items.trained, len(items)))
-    lines = Lines(rows, [line(items.outside(row), items.metadata(row)) for row in rows])
-    return Added(engine, lines, Besides(vectors, lookalikes.units(features)))
+    return Added(engine, Lines(rows, [line(items.outside(row), items.metadata(row)) for row in rows]))
 
 
 def _document(path: Path) -> dict[str, Any] | None:

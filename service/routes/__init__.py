@@ -6,6 +6,7 @@ ROUTERS = (
     recommendations.router,
     events.router,
     pictures.router,
+    catalogue.likes,
     catalogue.router,
     catalogue.puts,
     catalogue.changes,

@@ -3,12 +3,15 @@
 import re
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
+from urllib.parse import unquote
 
 from anyio import to_thread
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
+from starlette.types import Scope
 
 from service.engine import Engine
 from service.overlay import Overlay
@@ -33,6 +36,20 @@ class JsonRoute(APIRoute):
             return await handle(request)
 
         return handle_json
+
+
+class LiteralTailRoute(APIRoute):
+    """A route ``/.../{id:path}/tail`` that leaves alone the ids that end in its tail.
+
+    The slash before the tail is one of the path; an encoded one, ``%2F``, belongs to the id.
+    """
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Look at the path also as it was sent."""
+        tail = unquote(scope.get("raw_path", b"").decode("latin-1").rpartition("/")[2])
+        if tail and tail != self.path.rpartition("/")[2]:
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})

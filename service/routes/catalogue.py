@@ -4,17 +4,20 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from service import drafts
 from service.access import requires
 from service.overlay import Overlay
+from service.queries import STUDENT, UnknownLikenessError
 from service.routes.base import (
     ITEM_PROBLEMS,
     PUT_PROBLEMS,
     RETIREMENT_PROBLEMS,
     CurrentOverlay,
     JsonRoute,
+    LiteralTailRoute,
     LoadedEngine,
     known,
 )
@@ -31,24 +34,45 @@ from service.schemas import (
 from shared.api_keys import Scope
 from shared.state import LiveItem, LiveItemsFull, UserState
 
+likes = APIRouter(route_class=LiteralTailRoute, dependencies=[requires(Scope.READ)])
 router = APIRouter(dependencies=[requires(Scope.READ)])
 changes = APIRouter(dependencies=[requires(Scope.ADMIN)])
 puts = APIRouter(route_class=JsonRoute, dependencies=[requires(Scope.ADMIN)])
 
 
-@router.get("/items/{item_id:path}/similar", operation_id="similar_items", responses=ITEM_PROBLEMS)
+@likes.get("/items/{item_id:path}/similar", operation_id="similar_items", responses=ITEM_PROBLEMS)
 def similar(
     item_id: str,
     engine: LoadedEngine,
     overlay: CurrentOverlay,
     k: Annotated[int, Query(ge=1, le=MAX_K)] = DEFAULT_K,
+    by: Annotated[
+        str,
+        Query(
+            description="`student`: the vectors that recommendations are made of. `id`: who took them in the "
+            "training. A modality, such as `image` or `text`: its content.",
+            examples=["student", "image"],
+        ),
+    ] = STUDENT,
 ) -> SimilarResponse:
-    """The items most like one, by the cosine of the student's embeddings."""
+    """The items most like one, by a cosine.
+
+    By the student there are always `k`, as far as there are other items. By anything else there may be fewer: only
+    items that somebody took together with this one, or that have the modality as this one has.
+
+    An id that itself ends in `/similar` or `/image` is sent with that slash encoded: `/items/a%2Fsimilar` is the item
+    `a/similar`, and `/items/a%2Fsimilar/similar` are those like it.
+    """
     _refuse_retired(overlay, item_id)
-    items = known(lambda: engine.similar(item_id, k, overlay.retired_rows(engine)), "item")
+    try:
+        items = known(lambda: engine.similar(item_id, k, overlay.retired_rows(engine), by), "item")
+    except UnknownLikenessError as error:
+        message = f"The model cannot compare items by this. It can by: {', '.join(error.known)}"
+        raise RequestValidationError([{"type": "unknown_likeness", "loc": ("query", "by"), "msg": message}]) from None
     return SimilarResponse(
         model_version=engine.artifact.manifest.version,
         item_id=item_id,
+        by=by,
         items=[RecommendedItem.model_validate(item, from_attributes=True) for item in items],
     )
 

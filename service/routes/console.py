@@ -15,11 +15,12 @@ from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from service.access import Access, requires
-from service.console.desk import Added, Desk
-from service.console.lookalikes import Near
+from service.console.desk import Desk
 from service.console.versions import Version, ranked
 from service.engine import Engine
+from service.lookalikes import Near
 from service.overlay import Overlay
+from service.queries import UnknownLikenessError
 from service.routes.base import CurrentOverlay, LoadedEngine
 from shared.api_keys import Scope
 from shared.encoders import PictureError, encoder_modalities
@@ -107,8 +108,8 @@ def model(engine: LoadedEngine, request: Request) -> dict[str, Any]:
         "model_version": engine.artifact.manifest.version,
         "parts": list(engine.part_names),
         "attributes": [vars(facet) for facet in reading.facets],
-        "modalities": reading.lookalikes.modalities,
-        "searched_by": reading.lookalikes.searched_by,
+        "modalities": engine.lookalikes.modalities,
+        "searched_by": engine.lookalikes.searched_by,
         "placed_by": [
             {"modality": name, "width": width, "encoder": name in encoded}
             for name, width in ({} if tower is None else tower.modalities).items()
@@ -137,7 +138,7 @@ def items(
     limit: Annotated[int, Parameter(ge=1, le=_MOST_FOUND)] = 20,
 ) -> Items:
     """Items with words that start as those of ``q``, live ones among them, and no retired ones."""
-    search, lines = _desk(request).read(engine.artifact).search, _added(request, engine, overlay).lines
+    search, lines = _desk(request).read(engine.artifact).search, _desk(request).added(engine).lines
     return _items(engine, overlay, search.items(q, limit, lines, _hidden(engine, overlay)))
 
 
@@ -164,25 +165,24 @@ def look_up(wanted: Wanted, engine: LoadedEngine, overlay: CurrentOverlay) -> It
 def near(
     engine: LoadedEngine,
     overlay: CurrentOverlay,
-    request: Request,
     item_id: str,
     by: str,
     k: Annotated[int, Parameter(ge=1, le=_MOST_FOUND)] = 12,
 ) -> dict[str, Any]:
     """The items nearest to one by a modality's content."""
     item = engine.items.dense(item_id)
-    lookalikes = _desk(request).read(engine.artifact).lookalikes
-    if item is None or by not in lookalikes.modalities:
-        raise HTTPException(404, "The model knows no such item, or no such modality.")
-    besides, hidden = _added(request, engine, overlay).besides, overlay.retired_rows(engine)
-    return _near(engine, overlay, lookalikes.of_item(item, by, k, besides, hidden))
+    if item is None:
+        raise HTTPException(404, "The model knows no such item.")
+    try:
+        return _near(engine, overlay, engine.near(item, k, overlay.retired_rows(engine), by))
+    except UnknownLikenessError:
+        raise HTTPException(404, "The model knows no such modality.") from None
 
 
 @router.post("/api/search/words", dependencies=_WITH_KEY)
-def search_words(wanted: Words, engine: LoadedEngine, overlay: CurrentOverlay, request: Request) -> dict[str, Any]:
+def search_words(wanted: Words, engine: LoadedEngine, overlay: CurrentOverlay) -> dict[str, Any]:
     """The items nearest to words, by modality."""
-    lookalikes, besides = _desk(request).read(engine.artifact).lookalikes, _added(request, engine, overlay).besides
-    found = lookalikes.of_words(wanted.words, wanted.k, besides, overlay.retired_rows(engine))
+    found = engine.lookalikes.of_words(wanted.words, wanted.k, engine.live, overlay.retired_rows(engine))
     return {"near": {name: _near(engine, overlay, near) for name, near in found.items()}}
 
 
@@ -192,8 +192,7 @@ async def search_picture(engine: LoadedEngine, overlay: CurrentOverlay, request:
     picture = await request.body()
 
     def search() -> dict[str, Near]:
-        lookalikes, besides = _desk(request).read(engine.artifact).lookalikes, _added(request, engine, overlay).besides
-        return lookalikes.of_picture(picture, _NEAR, besides, overlay.retired_rows(engine))
+        return engine.lookalikes.of_picture(picture, _NEAR, engine.live, overlay.retired_rows(engine))
 
     try:
         found = await to_thread.run_sync(search)
@@ -262,10 +261,6 @@ async def file(path: str, request: Request) -> Response:
 def _desk(request: Request) -> Desk:
     desk: Desk = request.app.state.desk
     return desk
-
-
-def _added(request: Request, engine: Engine, overlay: Overlay) -> Added:
-    return _desk(request).added(engine, overlay.live_items)
 
 
 def _hidden(engine: Engine, overlay: Overlay) -> frozenset[int]:

@@ -8,13 +8,13 @@ from starlette.exceptions import HTTPException
 from service.access import requires
 from service.overlay import Overlay
 from service.pictures import Picture, PictureFolder
-from service.routes.base import ITEM_PROBLEMS, CurrentOverlay, LoadedEngine, known
+from service.routes.base import ITEM_PROBLEMS, CurrentOverlay, LiteralTailRoute, LoadedEngine, known
 from shared.api_keys import Scope
 from shared.state import StateUnavailable
 
 _KEEP = "private, max-age=3600"
 
-router = APIRouter(dependencies=[requires(Scope.READ)])
+router = APIRouter(route_class=LiteralTailRoute, dependencies=[requires(Scope.READ)])
 
 
 @router.get(
