@@ -8,7 +8,7 @@ moved.
 
 from collections.abc import Iterable, Mapping
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from service.queries import (
     PartOfScore,
     Query,
     RankedItem,
+    RankedRows,
     Reason,
     Recommendation,
     Strategy,
@@ -45,6 +46,8 @@ WHOLE = "whole"
 """The one part of the user vectors of an artefact that does not say what they are the sum of."""
 
 _NO_ITEMS = np.empty(0, dtype=np.int64)
+_QUICK_NUMBERS = 50_000 * 64
+"""A table of so many numbers is searched in about a millisecond."""
 _MOST_EXCLUDED = 1000
 """Retired items up to here are searched past; more are masked."""
 
@@ -137,6 +140,17 @@ class Engine:
             UnknownAttributeError: the filter names an attribute that no item has.
             UnknownPartError: a weight names a part that the model does not have.
         """
+        found = self.rank(query, retired)
+        items = self._named(found.rows, found.scores, found.explanations)
+        return Recommendation(found.strategy, found.reason, items, found.unknown_items)
+
+    def is_quick(self, query: Query) -> bool:
+        """Whether an answer takes so little that handing it to another thread would cost more than it spares."""
+        elaborate = query.filter or query.diversity or query.explain or len(query.history) > query.k
+        return not elaborate and len(self.items) * self.artifact.width <= _QUICK_NUMBERS
+
+    def rank(self, query: Query, retired: NDArray[np.int64] = _NO_ITEMS) -> RankedRows:
+        """As :meth:`recommend`, without looking up what the items are called."""
         factors = self._factors(query.weights)
         taste, unknown = self._taste(query)
         excluded = self._excluded(query, taste)
@@ -148,15 +162,17 @@ class Engine:
             excluded = np.concatenate([excluded, retired])
         strategy, reason = taste.strategy, taste.reason
         if strategy == "popular":
-            return Recommendation(strategy, reason, self._named(self._popular(query.k, excluded, allowed)), unknown)
+            best = self._popular(query.k, excluded, allowed)
+            return RankedRows(strategy, reason, best.items.tolist(), best.scores.tolist(), None, unknown)
         parts = None
         if query.weights or query.explain:
             parts = factors[:, None] * self._part_vectors(taste)
         vector = self._vector(taste) if parts is None else parts.sum(axis=0)
-        items = self._named(self._ranked(vector, query, excluded, allowed))
+        best = self._ranked(vector, query, excluded, allowed)
+        explanations = None
         if query.explain and parts is not None:
-            items = self._explained(items, parts, factors, taste)
-        return Recommendation(strategy, reason, items, unknown)
+            explanations = self._explanations(best.items, parts, factors, taste)
+        return RankedRows(strategy, reason, best.items.tolist(), best.scores.tolist(), explanations, unknown)
 
     def rows(self, item_ids: Iterable[str]) -> NDArray[np.int64]:
         """The rows of those items that the artefact has, int64 [any], rising, each once."""
@@ -184,7 +200,7 @@ class Engine:
             UnknownLikenessError: there is no such likeness.
         """
         near = self.near(self._require_item(item_id), k, retired, by)
-        return self._named(Ranking(np.array(near.items, np.int64), np.array(near.cosines)))
+        return self._named(list(near.items), list(near.cosines))
 
     def near(self, item: int, k: int, retired: NDArray[np.int64], by: str = STUDENT) -> Near:
         """Rows of the items most like one by a cosine: of the student's embeddings, of who took them, or of content.
@@ -297,26 +313,22 @@ class Engine:
                 raise UnknownPartError(name, self.part_names)
         return np.array([weights.get(name, 1.0) for name in self.part_names], dtype=np.float32)
 
-    def _explained(
+    def _explanations(
         self,
-        items: list[RankedItem],
+        rows: NDArray[np.int64],
         parts: NDArray[np.float32],
         factors: NDArray[np.float32],
         taste: "_Taste",
-    ) -> list[RankedItem]:
-        indices = [self._require_item(item.item_id) for item in items]
-        embeddings = self.items.vectors(np.array(indices, dtype=np.int64)).astype(np.float64)
+    ) -> list[list[PartOfScore]]:
+        embeddings = self.items.vectors(rows).astype(np.float64)
         scores = embeddings @ parts.T.astype(np.float64)
         reasons = self._reasons(embeddings, factors, taste)
         return [
-            replace(
-                item,
-                explanation=[
-                    PartOfScore(name, float(score), reason)
-                    for name, score, reason in zip(self.part_names, scores[row], reasons[row], strict=True)
-                ],
-            )
-            for row, item in enumerate(items)
+            [
+                PartOfScore(name, float(score), reason)
+                for name, score, reason in zip(self.part_names, scores[place], reasons[place], strict=True)
+            ]
+            for place in range(len(rows))
         ]
 
     def _reasons(
@@ -361,18 +373,19 @@ class Engine:
         best = order[~np.isin(order, excluded)][:k]
         return Ranking(best, self._popularity[best].astype(np.float64))
 
-    def _named(self, ranking: Ranking) -> list[RankedItem]:
+    def _named(
+        self, rows: list[int], scores: list[float], explanations: list[list[PartOfScore]] | None = None
+    ) -> list[RankedItem]:
         return [
             RankedItem(
-                self.items.outside(item),
+                self.items.outside(row),
                 score,
                 rank,
-                self.items.metadata(item),
-                "cold_item" if item >= self.items.trained else None,
+                self.items.metadata(row),
+                self.items.reason(row),
+                None if explanations is None else explanations[rank - 1],
             )
-            for rank, (item, score) in enumerate(
-                zip(ranking.items.tolist(), ranking.scores.tolist(), strict=True), start=1
-            )
+            for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1)
         ]
 
 

@@ -3,6 +3,7 @@
 A table is made for one artefact and never changes; another change of the live items is another table.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.filters import Attributes, Condition, UnknownAttributeError
+from service.queries import ItemReason
 from shared.artifact import Artifact
 from shared.index.approximate import ApproximateIndex
 from shared.index.exact import ExactIndex
@@ -62,6 +64,10 @@ class Items:
         """The id of a row."""
         return self._artifact.items.outside(row) if row < self.trained else self._live.ids[row - self.trained]
 
+    def reason(self, row: int) -> ItemReason | None:
+        """What is special about a row's item."""
+        return "cold_item" if row >= self.trained else None
+
     def metadata(self, row: int) -> dict[str, Any] | None:
         """What is known of a row's item: what was put last, else what the artefact says."""
         if row >= self.trained:
@@ -71,6 +77,12 @@ class Items:
     def put(self) -> list[int]:
         """The rows of what was put since the training, the live items last."""
         return [*self._live.changed, *range(self.trained, len(self))]
+
+    def metadata_json(self, row: int) -> bytes:
+        """The same as JSON in UTF-8."""
+        if row >= self.trained or row in self._live.changed:
+            return json.dumps(self.metadata(row)).encode()
+        return self._artifact.item_metadata_json(row) or b"null"
 
     def vectors(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """Vectors of rows, float32 [rows, width]."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine import Engine
+from service.gathering import Gathering
 from service.live_items import LiveCatalogue
 from service.recent import NOTHING, SinceTraining, since_training
 from shared.errors import UserError
@@ -75,6 +76,7 @@ class Overlay:
         self._missing = "it is not open yet"
         self._forgotten: dict[str, SinceTraining] = {}
         self._looking = threading.Lock()
+        self._gathered = Gathering(self._each_since)
         self._rows: tuple[Engine, RetiredItems, NDArray[np.int64]] | None = None
         self._stopping = threading.Event()
         self._follower: threading.Thread | None = None
@@ -115,6 +117,20 @@ class Overlay:
         except StateUnavailable:
             return [self._forgotten.get(digest(user_id), NOTHING) for user_id in user_ids], False
         return [since_training(recent, self.weights) for recent in found], True
+
+    async def since_soon(self, user_id: str | None) -> tuple[SinceTraining, bool]:
+        """The same for one user, or nobody, together with others who ask now; for the event loop."""
+        if user_id is None:
+            return NOTHING, True
+        state = self._state
+        if state is not None and not state.refuses:
+            return await self._gathered(user_id)
+        (since,), complete = self.since([user_id])
+        return since, complete
+
+    def _each_since(self, user_ids: Sequence[str]) -> list[tuple[SinceTraining, bool]]:
+        found, complete = self.since(user_ids)
+        return [(since, complete) for since in found]
 
     def retired_rows(self, engine: Engine) -> NDArray[np.int64]:
         """The rows of the retired items in an engine's tables, int64 [any], rising."""

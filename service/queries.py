@@ -104,6 +104,21 @@ class Recommendation:
 
 
 @dataclass(frozen=True)
+class RankedRows:
+    """The same before the items are named: rows of the engine's items, best first, and the scores of each.
+
+    ``explanations`` are there where they were asked for and there are any, an item's at the place of its row.
+    """
+
+    strategy: Strategy
+    reason: Reason
+    rows: list[int]
+    scores: list[float]
+    explanations: list[list[PartOfScore]] | None
+    unknown_items: list[str]
+
+
+@dataclass(frozen=True)
 class KnownItem:
     """What the artefact knows of an item; ``popularity`` counts its training interactions."""
 

@@ -199,6 +199,10 @@ class Artifact:
             raise IndexError(f"no item has the dense index {index}: there are {len(self.items)}")
         return None if self._metadata is None else self._metadata.row(index)
 
+    def item_metadata_json(self, index: int) -> bytes | None:
+        """An item's metadata as it was written, a JSON object in UTF-8; not parsed, for who hands it on."""
+        return None if self._metadata is None else self._metadata.line(index)
+
 
 @dataclass(frozen=True)
 class VersionSummary:
@@ -455,10 +459,12 @@ class _Metadata:
     lines: NDArray[np.uint8]
     offsets: NDArray[np.int64]
 
+    def line(self, index: int) -> bytes:
+        return self.lines[self.offsets[index] : self.offsets[index + 1] - 1].tobytes()
+
     def row(self, index: int) -> dict[str, Any]:
-        line = self.lines[self.offsets[index] : self.offsets[index + 1]].tobytes()
         try:
-            row = json.loads(line.decode())
+            row = json.loads(self.line(index).decode())
         except (ValueError, RecursionError) as error:
             raise _damage(self.path, f"line {index + 1} is not JSON ({error})") from error
         if not isinstance(row, dict):

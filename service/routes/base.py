@@ -32,7 +32,7 @@ class JsonRoute(APIRoute):
             if request.method in _WITH_BODY and media_type != "application/json":
                 raise HTTPException(415, "Send the body as application/json.")
             if request.method in _WITH_BODY:
-                _refuse_deep(await _body(request), request.app.state.max_body_depth)
+                await sound_body(request)
             return await handle(request)
 
         return handle_json
@@ -56,11 +56,14 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _BRACKET_OR_STRING = re.compile(rb'"(?:[^"\\\\]++|\\\\.)*+(?:"|\\\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
-async def _body(request: Request) -> bytes:
+async def sound_body(request: Request) -> bytes:
+    """The body of a request, or 400 where it did not arrive or is nested more deeply than it may be."""
     try:
-        return await request.body()
+        body = await request.body()
     except ClientDisconnect:
         raise HTTPException(400, "The body did not arrive.") from None
+    _refuse_deep(body, request.app.state.max_body_depth)
+    return body
 
 
 def _refuse_deep(body: bytes, most: int) -> None:

@@ -51,6 +51,12 @@ class Breaker:
         """Whether Redis answered last."""
         return self._retry_at is None
 
+    @property
+    def refuses(self) -> bool:
+        """Whether a call would be refused now, without being tried."""
+        retry_at = self._retry_at
+        return retry_at is not None and self._clock() < retry_at
+
     def call(self, work: Callable[[], _Answer]) -> _Answer:
         """Do ``work``, or refuse to while Redis is known to be dead.
 

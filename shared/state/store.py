@@ -208,6 +208,11 @@ class UserState:
         """Whether Redis answered when it was last asked."""
         return self._breaker.closed
 
+    @property
+    def refuses(self) -> bool:
+        """Whether a call would be refused at once, because Redis did not answer a moment ago."""
+        return self._breaker.refuses
+
     def ping(self) -> None:
         """Ask Redis whether it is there."""
         self._call(self._client.ping)
