@@ -12,8 +12,6 @@ from itertools import repeat
 from service.live_table import Items
 from service.queries import PartOfScore, RankedRows
 
-_quoted = json.encoder.encode_basestring_ascii
-
 
 def written(
     answer: RankedRows,
@@ -26,24 +24,16 @@ def written(
 ) -> bytes:
     """Write the answer to one user; ``items`` are those of the engine that ranked them."""
     explanations: Iterable[list[PartOfScore] | None] = answer.explanations or repeat(None, len(answer.rows))
-    head = (
+    ranked = zip(answer.rows, answer.scores, explanations, strict=True)
+    listed = [_item(*items.written(row), score, rank, told) for rank, (row, score, told) in enumerate(ranked, 1)]
+    return (
         f'{{"recommendation_id":"{recommendation_id}","model_version":"{model_version}",'
         f'"strategy":"{answer.strategy}","reason":"{answer.reason}","degraded":{"true" if degraded else "false"},'
-        f'"user_id":{"null" if user_id is None else _quoted(user_id)},'
-        f'"unknown_items":{json.dumps(answer.unknown_items)},"items":['
-    )
-    ranked = zip(answer.rows, answer.scores, explanations, strict=True)
-    listed = [_item(items, row, score, rank, explained) for rank, (row, score, explained) in enumerate(ranked, 1)]
-    return b"%s%s]}" % (head.encode(), b",".join(listed))
+        f'"user_id":{json.dumps(user_id)},"unknown_items":{json.dumps(answer.unknown_items)},'
+        f'"items":[{",".join(listed)}]}}'
+    ).encode()
 
 
-def _item(items: Items, row: int, score: float, rank: int, explanation: list[PartOfScore] | None) -> bytes:
-    reason = items.reason(row)
-    return b'{"item_id":%s,"score":%s,"rank":%d,"metadata":%s,"reason":%s,"explanation":%s}' % (
-        _quoted(items.outside(row)).encode(),
-        repr(score).encode(),
-        rank,
-        items.metadata_json(row),
-        b"null" if reason is None else b'"%s"' % reason.encode(),
-        b"null" if explanation is None else json.dumps([asdict(part) for part in explanation]).encode(),
-    )
+def _item(id_: str, known: str, score: float, rank: int, explanation: list[PartOfScore] | None) -> str:
+    told = "null" if explanation is None else json.dumps([asdict(part) for part in explanation])
+    return f'{{"item_id":{id_},"score":{score!r},"rank":{rank},{known},"explanation":{told}}}'

@@ -29,6 +29,7 @@ from service.pictures import PictureFolder
 from service.requests import REQUEST_ID_HEADER, Front
 from service.routes import ROUTERS
 from service.settings import Settings
+from service.short_way import ShortWay
 from service.vitals import Vitals
 from shared.artifact import activations
 from shared.errors import UserError
@@ -73,13 +74,16 @@ def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path
         metrics.load(admission.in_flight, admission.waiting)
         close_slow(settings.head_timeout_seconds, now)
 
+    tracer = tracing.tracer_provider() if settings.tracing else None
+
     def layers(app: ASGIApp) -> ASGIApp:
+        if tracer is None:  # it is the framework that tells of its spans
+            app = ShortWay(app)
         app = Admit(app, admission, metrics, settings.max_body_bytes)
         if settings.cors_origins:
             app = _cross_origin(app, settings.cors_origins)
         return Front(app, metrics, log, draining)
 
-    tracer = tracing.tracer_provider() if settings.tracing else None
     following = _following(live, overlay, mirror, draining, tracer, lambda: admission.watch(watch))
     app = _described_app(following, layers, tracing.telemetry(tracer))
     app.state.live = live

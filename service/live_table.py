@@ -18,6 +18,9 @@ from shared.index.approximate import ApproximateIndex
 from shared.index.exact import ExactIndex
 from shared.index.ranking import Ranking
 
+_MOST_WRITTEN = 50_000
+"""Items whose JSON is kept; those asked for most come first."""
+
 
 @dataclass(frozen=True, eq=False)
 class LiveTable:
@@ -51,6 +54,7 @@ class Items:
         self._live = live
         self.trained = len(artifact.items)
         self._rows = {item_id: self.trained + place for place, item_id in enumerate(live.ids)}
+        self._written: dict[int, tuple[str, str]] = {}
 
     def __len__(self) -> int:
         return self.trained + len(self._live.ids)
@@ -78,11 +82,26 @@ class Items:
         """The rows of what was put since the training, the live items last."""
         return [*self._live.changed, *range(self.trained, len(self))]
 
-    def metadata_json(self, row: int) -> bytes:
-        """The same as JSON in UTF-8."""
+    def written(self, row: int) -> tuple[str, str]:
+        """A row's id, and what else an answer says of its item, its metadata and reason, as JSON."""
+        written = self._written.get(row)
+        if written is None:
+            written = (
+                json.dumps(self.outside(row)),
+                f'"metadata":{self._metadata_json(row)},"reason":{self._reason_json(row)}',
+            )
+            if len(self._written) < _MOST_WRITTEN:
+                self._written[row] = written
+        return written
+
+    def _metadata_json(self, row: int) -> str:
         if row >= self.trained or row in self._live.changed:
-            return json.dumps(self.metadata(row)).encode()
-        return self._artifact.item_metadata_json(row) or b"null"
+            return json.dumps(self.metadata(row))
+        found = self._artifact.item_metadata_json(row)
+        return "null" if found is None else found.decode()
+
+    def _reason_json(self, row: int) -> str:
+        return json.dumps(self.reason(row))
 
     def vectors(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """Vectors of rows, float32 [rows, width]."""

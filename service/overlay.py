@@ -115,7 +115,7 @@ class Overlay:
         try:
             found = self.call("recent", lambda state: state.recent(user_ids))
         except StateUnavailable:
-            return [self._forgotten.get(digest(user_id), NOTHING) for user_id in user_ids], False
+            return [self._remembered(user_id) for user_id in user_ids], False
         return [since_training(recent, self.weights) for recent in found], True
 
     async def since_soon(self, user_id: str | None) -> tuple[SinceTraining, bool]:
@@ -125,8 +125,11 @@ class Overlay:
         state = self._state
         if state is not None and not state.refuses:
             return await self._gathered(user_id)
-        (since,), complete = self.since([user_id])
-        return since, complete
+        self._on_call("recent", "unavailable", 0.0)
+        return self._remembered(user_id), False
+
+    def _remembered(self, user_id: str) -> SinceTraining:
+        return self._forgotten.get(digest(user_id), NOTHING) if self._forgotten else NOTHING
 
     def _each_since(self, user_ids: Sequence[str]) -> list[tuple[SinceTraining, bool]]:
         found, complete = self.since(user_ids)

@@ -3,7 +3,6 @@
 from service.routes import admin, catalogue, console, docs, events, health, pictures, recommendations, users
 
 ROUTERS = (
-    recommendations.single,
     recommendations.router,
     events.router,
     pictures.router,

@@ -32,7 +32,7 @@ class JsonRoute(APIRoute):
             if request.method in _WITH_BODY and media_type != "application/json":
                 raise HTTPException(415, "Send the body as application/json.")
             if request.method in _WITH_BODY:
-                await sound_body(request)
+                refuse_deep(await _body(request), request.app.state.max_body_depth)
             return await handle(request)
 
         return handle_json
@@ -56,17 +56,14 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _BRACKET_OR_STRING = re.compile(rb'"(?:[^"\\\\]++|\\\\.)*+(?:"|\\\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
-async def sound_body(request: Request) -> bytes:
-    """The body of a request, or 400 where it did not arrive or is nested more deeply than it may be."""
+async def _body(request: Request) -> bytes:
     try:
-        body = await request.body()
+        return await request.body()
     except ClientDisconnect:
         raise HTTPException(400, "The body did not arrive.") from None
-    _refuse_deep(body, request.app.state.max_body_depth)
-    return body
 
 
-def _refuse_deep(body: bytes, most: int) -> None:
+def refuse_deep(body: bytes, most: int) -> None:
     """Answer 400 where the JSON of a body is nested more deeply than it may be."""
     if body.count(b"[") + body.count(b"{") <= most:
         return  # the usual case, without looking at the structure

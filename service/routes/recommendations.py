@@ -1,62 +1,34 @@
 """Recommendations, one user or many at once."""
 
-from collections.abc import Callable, Coroutine
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from starlette.types import Scope as ASGIScope
 
 from service import queries
-from service.access import Access, requires
+from service.access import requires
 from service.answers import written
 from service.engine import Engine
 from service.filters import UnknownAttributeError
 from service.metrics import Metrics
-from service.routes.base import PROBLEMS, CurrentOverlay, JsonRoute, LoadedEngine, loaded_engine, sound_body
+from service.overlay import Overlay
+from service.routes.base import PROBLEMS, CurrentOverlay, JsonRoute, LoadedEngine
 from service.schemas import BatchRequest, BatchResponse, RecommendRequest, RecommendResponse
 from shared.api_keys import Scope
 
 _MOST_NAMED = 20
 _JSON = "application/json"
 
-
-class _ShortRoute(JsonRoute):
-    """Takes a sound request to :func:`recommend` directly; FastAPI's general way has all others, to say what is wrong.
-
-    What that way does besides costs more than a search: it makes Python objects of the body before they are
-    validated, and solves dependencies.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Put the short way before the general one."""
-        general = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            if request.headers.get("content-type") != "application/json":
-                return await general(request)
-            try:
-                wanted = RecommendRequest.model_validate_json(await sound_body(request))
-            except ValidationError:
-                return await general(request)
-            state = request.app.state
-            access: Access = state.access
-            access.admit(request, Scope.READ)
-            return await recommend(wanted, await loaded_engine(request), state.overlay, request)
-
-        return handle
-
-
-single = APIRouter(route_class=_ShortRoute, dependencies=[requires(Scope.READ)])
 router = APIRouter(route_class=JsonRoute, dependencies=[requires(Scope.READ)])
 
 
-@single.post("/recommend", operation_id="recommend", response_model=RecommendResponse, responses=PROBLEMS)
-@single.post("/v1/recommend", operation_id="recommend_v1", response_model=RecommendResponse, responses=PROBLEMS)
+@router.post("/recommend", operation_id="recommend", response_model=RecommendResponse, responses=PROBLEMS)
+@router.post("/v1/recommend", operation_id="recommend_v1", response_model=RecommendResponse, responses=PROBLEMS)
 async def recommend(
     wanted: RecommendRequest, engine: LoadedEngine, overlay: CurrentOverlay, request: Request
 ) -> Response:
@@ -66,16 +38,20 @@ async def recommend(
     without those they already had, and never those that they hid or disliked.
     Anybody else gets the most popular items, with `"strategy": "popular"`.
     """
+    return Response(await answer_one(wanted, engine, overlay, request.scope), media_type=_JSON)
+
+
+async def answer_one(wanted: RecommendRequest, engine: Engine, overlay: Overlay, scope: ASGIScope) -> bytes:
+    """The answer of :func:`recommend` as JSON; leaves its id for the log."""
     since, complete = await overlay.since_soon(wanted.user_id)
-    query = wanted.query(wanted.user_id, wanted.history, since)
+    query, retired = wanted.query(wanted.user_id, wanted.history, since), overlay.retired_rows(engine)
+    metrics: Metrics = scope["app"].state.metrics
     if engine.is_quick(query):
-        id_, answer = _answer(engine, query, overlay.retired_rows(engine), complete, request)
+        id_, answer = _answer(engine, query, retired, complete, metrics)
     else:
-        id_, answer = await to_thread.run_sync(
-            lambda: _answer(engine, query, overlay.retired_rows(engine), complete, request)
-        )
-    request.scope["state"]["recommendation_id"] = id_
-    return Response(answer, media_type=_JSON)
+        id_, answer = await to_thread.run_sync(_answer, engine, query, retired, complete, metrics)
+    scope["state"]["recommendation_id"] = id_
+    return answer
 
 
 @router.post("/recommend:batch", operation_id="recommend_batch", response_model=BatchResponse, responses=PROBLEMS)
@@ -84,15 +60,16 @@ def recommend_batch(wanted: BatchRequest, engine: LoadedEngine, overlay: Current
     """Recommend items to many users at once; all answers are from the same model."""
     since, complete = overlay.since(wanted.user_ids)
     retired = overlay.retired_rows(engine)
+    metrics: Metrics = request.app.state.metrics
     answers = [
-        _answer(engine, wanted.query(user_id, (), known), retired, complete, request)[1]
+        _answer(engine, wanted.query(user_id, (), known), retired, complete, metrics)[1]
         for user_id, known in zip(wanted.user_ids, since, strict=True)
     ]
     return Response(b'{"recommendations":[%s]}' % b",".join(answers), media_type=_JSON)
 
 
 def _answer(
-    engine: Engine, query: queries.Query, retired: NDArray[np.int64], complete: bool, request: Request
+    engine: Engine, query: queries.Query, retired: NDArray[np.int64], complete: bool, metrics: Metrics
 ) -> tuple[str, bytes]:
     """The id of the answer, and the answer as JSON."""
     try:
@@ -101,9 +78,8 @@ def _answer(
         raise RequestValidationError([_unknown("filter", "attribute", error)]) from None
     except queries.UnknownPartError as error:
         raise RequestValidationError([_unknown("weights", "part", error)]) from None
-    metrics: Metrics = request.app.state.metrics
     metrics.recommendation(ranked.strategy, ranked.reason)
-    id_ = uuid4().hex
+    id_ = token_hex(16)
     answer = written(
         ranked,
         engine.items,

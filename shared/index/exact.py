@@ -3,11 +3,15 @@
 Knows embeddings and item indices; nothing of users, ids, files or HTTP.
 """
 
+import math
+
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.index.ranking import NOTHING, Ranking, lengths, ranked, without
+
+_EPSILON, _TINY = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).tiny)
 
 
 class ExactIndex:
@@ -52,8 +56,9 @@ class ExactIndex:
         Returns:
             The ranking by falling score, then by rising item index.
         """
-        excluded = np.unique(excluded)
         searched, selector = len(self), None
+        if allowed is not None or k + len(excluded) > searched:  # else nobody needs to know how many they are
+            excluded = np.unique(excluded)
         if allowed is not None:
             excluded = excluded[allowed[excluded]]
             searched = int(np.count_nonzero(allowed))
@@ -90,10 +95,8 @@ class ExactIndex:
         Such an item scores at most the last one that faiss found, give or take the rounding: width x epsilon x
         |query| x |item|, and what underflows to 0.
         """
-        single = np.finfo(np.float32)
-        length = float(np.linalg.norm(query.astype(np.float64)))
-        width = self.embeddings.shape[1]
-        rounding = width * (float(single.eps) * length * self._longest + float(single.tiny))
+        exact = query.astype(np.float64)
+        rounding = len(query) * (_EPSILON * math.sqrt(exact @ exact) * self._longest + _TINY)
         return bool(last > last_found + rounding)
 
 
