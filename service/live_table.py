@@ -82,16 +82,19 @@ class Items:
         """The rows of what was put since the training, the live items last."""
         return [*self._live.changed, *range(self.trained, len(self))]
 
-    def written(self, row: int) -> tuple[str, str]:
-        """A row's id, and what else an answer says of its item, its metadata and reason, as JSON."""
-        written = self._written.get(row)
-        if written is None:
-            written = (
-                json.dumps(self.outside(row)),
-                f'"metadata":{self._metadata_json(row)},"reason":{self._reason_json(row)}',
-            )
-            if len(self._written) < _MOST_WRITTEN:
-                self._written[row] = written
+    def written(self, rows: list[int]) -> list[tuple[str, str]]:
+        """What an answer says of each row's item, as JSON: what stands before the score, and what after the rank."""
+        written = self._written
+        return [written.get(row) or self._write(row) for row in rows]
+
+    def _write(self, row: int) -> tuple[str, str]:
+        reason = json.dumps(self.reason(row))
+        written = (
+            f'{{"item_id":{json.dumps(self.outside(row))},"score":',
+            f',"metadata":{self._metadata_json(row)},"reason":{reason},"explanation":',
+        )
+        if len(self._written) < _MOST_WRITTEN:
+            self._written[row] = written
         return written
 
     def _metadata_json(self, row: int) -> str:
@@ -99,9 +102,6 @@ class Items:
             return json.dumps(self.metadata(row))
         found = self._artifact.item_metadata_json(row)
         return "null" if found is None else found.decode()
-
-    def _reason_json(self, row: int) -> str:
-        return json.dumps(self.reason(row))
 
     def vectors(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """Vectors of rows, float32 [rows, width]."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from service.filters import Condition
 from service.recent import NOTHING, SinceTraining
@@ -103,8 +103,7 @@ class Recommendation:
     unknown_items: list[str]
 
 
-@dataclass(frozen=True)
-class RankedRows:
+class RankedRows(NamedTuple):
     """The same before the items are named: rows of the engine's items, best first, and the scores of each.
 
     ``explanations`` are there where they were asked for and there are any, an item's at the place of its row.

@@ -7,7 +7,7 @@ and writes it to the log. It is one class, and plain ASGI, because whatever stan
 import logging
 import re
 import time
-from secrets import token_hex
+from os import urandom
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -57,7 +57,7 @@ class Front:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        id_ = _given_id(scope) or token_hex(16).encode()
+        id_ = _given_id(scope) or urandom(16).hex().encode()
         name = id_.decode()
         scope.setdefault("state", {})["request_id"] = name
         REQUEST_ID.set(name)  # of this request's task alone

@@ -4,6 +4,7 @@ The parent only listens and watches; it loads no model. The workers share its li
 is lost when one of them dies, and the model's memory-mapped tables. Each follows the store by itself.
 """
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -25,6 +26,9 @@ from uvicorn.supervisors import Multiprocess
 from service import logs
 from service.settings import Settings
 from shared.errors import ExitCode, UserError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Tells prometheus-client, when it is imported, that several workers count together, and in which folder."""
@@ -74,15 +78,22 @@ class Application:
 
         log = logs.configure(self.settings.log_format, self.settings.log_level)
         if self.folder is None:
-            return create_app(self.settings, log)
+            return _lasting(create_app(self.settings, log))
         _end_with_the_parent()
         last_good = self.folder / _LAST_GOOD
         try:
-            return create_app(self.settings, log, last_good)
+            return _lasting(create_app(self.settings, log, last_good))
         except UserError as error:
             sys.stderr.write(f"error: {error}\n")
             # Where others answer already, this one is tried again; where none does, they all end.
             sys.exit(ExitCode.BAD_INPUT if last_good.exists() else STARTUP_FAILURE)
+
+
+def _lasting(app: "FastAPI") -> "FastAPI":
+    """Have nobody look through what is there by now for garbage again: it stays as long as the process does."""
+    gc.collect()
+    gc.freeze()
+    return app
 
 
 def _end_with_the_parent() -> None:

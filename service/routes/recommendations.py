@@ -1,6 +1,6 @@
 """Recommendations, one user or many at once."""
 
-from secrets import token_hex
+from os import urandom
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,7 @@ def _answer(
     except queries.UnknownPartError as error:
         raise RequestValidationError([_unknown("weights", "part", error)]) from None
     metrics.recommendation(ranked.strategy, ranked.reason)
-    id_ = token_hex(16)
+    id_ = urandom(16).hex()
     answer = written(
         ranked,
         engine.items,

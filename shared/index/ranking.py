@@ -1,6 +1,6 @@
 """Rankings, and the exact scores that they are made of."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,7 @@ _FEW = 1_000
 _ROWS_PER_BLOCK = 65_536
 
 
-@dataclass(frozen=True)
-class Ranking:
+class Ranking(NamedTuple):
     """Items best first: ``items`` int64 [n], ``scores`` float64 [n]."""
 
     items: NDArray[np.int64]
