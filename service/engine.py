@@ -200,7 +200,7 @@ class Engine:
             UnknownLikenessError: there is no such likeness.
         """
         near = self.near(self._require_item(item_id), k, retired, by)
-        return self._named(list(near.items), list(near.cosines))
+        return self._named(near.items, near.cosines)
 
     def near(self, item: int, k: int, retired: NDArray[np.int64], by: str = STUDENT) -> Near:
         """Rows of the items most like one by a cosine: of the student's embeddings, of who took them, or of content.
