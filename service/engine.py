@@ -1,9 +1,9 @@
 """From who is asking to ranked items: the service without HTTP.
 
 Whoever has items has a vector: the student's embedding for a user whom the training knew, moved by what is new since
-then; for everybody else their items folded in (``shared/fold_in.py``). Who has none gets the most popular items: ids
-the artefact does not have, and also users it has without a training interaction, whose embedding no interaction ever
-moved.
+then; for everybody else their items folded in (``shared/fold_in.py``). Who has none gets the most popular items, of
+late where the artefact knows (``shared/trending.py``): ids the artefact does not have, and also users it has without a
+training interaction, whose embedding no interaction ever moved.
 """
 
 from collections.abc import Iterable, Mapping
@@ -41,11 +41,13 @@ from shared.forgotten import forgotten_until
 from shared.index.approximate import ApproximateIndex
 from shared.index.exact import ExactIndex
 from shared.index.ranking import Ranking, lengths
+from shared.trending import load_trending, order
 
 WHOLE = "whole"
 """The one part of the user vectors of an artefact that does not say what they are the sum of."""
 
 _NO_ITEMS = np.empty(0, dtype=np.int64)
+_Counts = NDArray[np.int64] | NDArray[np.float64]
 _QUICK_NUMBERS = 50_000 * 64
 """A table of so many numbers is searched in about a millisecond."""
 _MOST_EXCLUDED = 1000
@@ -70,8 +72,9 @@ class _Taste(NamedTuple):
     strengths: NDArray[np.float32] | None
 
     @property
-    def strategy(self) -> Strategy:
-        return "personal" if len(self.trained) else "history" if len(self.new) else "popular"
+    def strategy(self) -> Strategy | None:
+        """None: nothing that the answer could be made of."""
+        return "personal" if len(self.trained) else "history" if len(self.new) else None
 
     @property
     def reason(self) -> Reason:
@@ -90,7 +93,12 @@ class _Taste(NamedTuple):
 
 
 class Engine:
-    """Answers from one artefact. Holds no state of its own between calls; safe from any number of threads."""
+    """Answers from one artefact. Holds no state of its own between calls; safe from any number of threads.
+
+    Attributes:
+        impersonal: the strategy for whoever nothing is known of.
+        demand: (items,), what that strategy ranks by.
+    """
 
     def __init__(self, artifact: Artifact) -> None:
         """Index the artefact's items."""
@@ -107,7 +115,10 @@ class Engine:
         self._factors_of_1 = np.ones(len(self.part_names), np.float32)
         self._weights = item_weights(artifact.popularity)
         self._popularity = artifact.popularity
-        self._by_popularity = np.argsort(-artifact.popularity, kind="stable")
+        trending = load_trending(artifact)
+        self.impersonal: Strategy = "popular" if trending is None else "trending"
+        self.demand: _Counts = artifact.popularity if trending is None else trending
+        self._by_demand = order(artifact.popularity, trending)
         self._lengths = _not_zero(self.opened.index.lengths)
 
     def with_live(self, live: LiveTable) -> "Engine":
@@ -121,7 +132,8 @@ class Engine:
         none_yet = np.zeros(count, dtype=self._popularity.dtype)
         joined._weights = np.concatenate([self._weights, item_weights(none_yet)])
         joined._popularity = np.concatenate([self._popularity, none_yet])
-        joined._by_popularity = np.concatenate([self._by_popularity, len(self.items) + np.arange(count)])
+        joined.demand = np.concatenate([self.demand, none_yet])
+        joined._by_demand = np.concatenate([self._by_demand, len(self.items) + np.arange(count)])
         joined._lengths = np.concatenate([self._lengths, _not_zero(lengths(live.vectors))])
         return joined
 
@@ -161,9 +173,9 @@ class Engine:
         elif len(retired):
             excluded = np.concatenate([excluded, retired])
         strategy, reason = taste.strategy, taste.reason
-        if strategy == "popular":
+        if strategy is None:
             best = self._popular(query.k, excluded, allowed)
-            return RankedRows(strategy, reason, best.items.tolist(), best.scores.tolist(), None, unknown)
+            return RankedRows(self.impersonal, reason, best.items.tolist(), best.scores.tolist(), None, unknown)
         parts = None
         if query.weights or query.explain:
             parts = factors[:, None] * self._part_vectors(taste)
@@ -370,11 +382,11 @@ class Engine:
 
     def _popular(self, k: int, excluded: NDArray[np.int64], allowed: NDArray[np.bool_] | None) -> Ranking:
         if allowed is None:
-            order = self._by_popularity[: k + len(excluded)]
+            candidates = self._by_demand[: k + len(excluded)]
         else:
-            order = self._by_popularity[allowed[self._by_popularity]]
-        best = order[~np.isin(order, excluded)][:k]
-        return Ranking(best, self._popularity[best].astype(np.float64))
+            candidates = self._by_demand[allowed[self._by_demand]]
+        best = candidates[~np.isin(candidates, excluded)][:k]
+        return Ranking(best, self.demand[best].astype(np.float64))
 
     def _named(
         self, rows: list[int], scores: list[float], explanations: list[list[PartOfScore]] | None = None

@@ -255,11 +255,11 @@ def _canary_users(model: Artifact) -> list[int]:
 def _checked(engine: Engine, user: int, longest: float) -> tuple[int, int]:
     """How many of a user's best items were answered, and how many there are to answer."""
     model = engine.artifact
-    scores, rounding = _exact_scores(model, user, longest)
+    scores, rounding = _exact_scores(engine, user, longest)
     seen = model.seen(user)
     wanted = min(_CANARY_K, len(scores) - len(seen))
     answer = engine.recommend(Query(user_id=model.users.outside(user), k=_CANARY_K))
-    if answer.strategy != ("personal" if len(seen) else "popular"):
+    if answer.strategy != ("personal" if len(seen) else engine.impersonal):
         raise _wrong(model, f"answered user {user} by {answer.strategy!r}")
     items = [_dense(model, item) for item in answer.items]
     if len(set(items)) != len(items) or len(items) != wanted:
@@ -276,11 +276,11 @@ def _checked(engine: Engine, user: int, longest: float) -> tuple[int, int]:
     return int(np.count_nonzero(scores[items] >= last - rounding)), wanted
 
 
-def _exact_scores(model: Artifact, user: int, longest: float) -> tuple[NDArray[np.float32], float]:
+def _exact_scores(engine: Engine, user: int, longest: float) -> tuple[NDArray[np.float32], float]:
     """The score of every item for a user, float32 [items], and how far two sums of it in float32 can be apart."""
-    single = np.finfo(np.float32)
+    model, single = engine.artifact, np.finfo(np.float32)
     if len(model.seen(user)) == 0:
-        return model.popularity.astype(np.float32), float(single.eps) * float(model.popularity.max())
+        return engine.demand.astype(np.float32), float(single.eps) * float(engine.demand.max())
     vector = model.user_embeddings[user]
     scores: NDArray[np.float32] = model.item_embeddings @ vector
     length = float(np.linalg.norm(vector.astype(np.float64)))

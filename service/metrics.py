@@ -38,6 +38,8 @@ _ANSWERS = (
     ("personal", "trained"),
     ("personal", "trained_and_new_events"),
     ("history", "folded_in"),
+    ("trending", "unknown_user"),
+    ("trending", "no_events"),
     ("popular", "unknown_user"),
     ("popular", "no_events"),
 )

@@ -8,7 +8,7 @@ from service.filters import Condition
 from service.recent import NOTHING, SinceTraining
 
 ItemReason = Literal["cold_item"]
-Strategy = Literal["personal", "history", "popular"]
+Strategy = Literal["personal", "history", "trending", "popular"]
 Reason = Literal["trained", "trained_and_new_events", "folded_in", "unknown_user", "no_events"]
 
 STUDENT = "student"
@@ -80,9 +80,9 @@ class PartOfScore:
 class RankedItem:
     """An item of a recommendation.
 
-    ``score`` is the inner product with the user's vector, or the number of training interactions (popular); of
-    similar items it is the cosine. ``rank`` counts from 1. ``reason`` is ``cold_item`` for one that came after the
-    training, whose vector its content alone gives.
+    ``score`` is the inner product with the user's vector, or the number of training interactions (popular), older ones
+    counting less (trending); of similar items it is the cosine. ``rank`` counts from 1. ``reason`` is ``cold_item`` for
+    one that came after the training, whose vector its content alone gives.
     """
 
     item_id: str

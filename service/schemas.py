@@ -304,7 +304,8 @@ class RecommendedItem(BaseModel):
     item_id: str
     score: float = Field(
         description="Personal and history: the inner product with the user's vector. Popular: the number of training "
-        "interactions. Similar items: the cosine. Comparable only within one answer."
+        "interactions; trending: the same, each counting half as much with every 30 days. Similar items: the cosine. "
+        "Comparable only within one answer."
     )
     rank: int = Field(ge=1, description="1 is the best.")
     metadata: dict[str, Any] | None = Field(
@@ -316,7 +317,8 @@ class RecommendedItem(BaseModel):
         "explanation says of it follows from that vector.",
     )
     explanation: list[PartOfScore] | None = Field(
-        None, description="With `explain`: parts whose scores add up to the item's. Null for popular items."
+        None,
+        description="With `explain`: parts whose scores add up to the item's. Null where nothing is known of the user.",
     )
 
 
@@ -342,8 +344,9 @@ class RecommendResponse(BaseModel):
     recommendation_id: str = Field(description="New for every answer; names it in logs and feedback.")
     model_version: str
     strategy: Strategy = Field(
-        description="personal: by the student's embedding of the user. history: by what the history says. popular: "
-        "the most popular items, as nothing is known of the user."
+        description="personal: by the student's embedding of the user. history: by what the history says. trending: "
+        "the most popular items lately, as nothing is known of the user. popular: the same by all training "
+        "interactions, of which the model has no times."
     )
     reason: Reason = Field(
         description="trained: the user was in the training. trained_and_new_events: and has taken more since. "

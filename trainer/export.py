@@ -4,13 +4,14 @@ import math
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared import artifact, content
+from shared import artifact, content, trending
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
 from shared.encoders import EncoderFolder, attachments_of
 from trainer.content import contents_of
@@ -70,6 +71,7 @@ def _student_model(dataset: Dataset, recipe: Recipe, seed: int, trained: Trained
                 dataset, chosen_modalities(dataset, recipe), trained.user_embeddings, trained.item_embeddings
             ),
             **content.attachments_of(contents_of(dataset)),
+            **trending.attachments_of(*_timed(dataset), len(dataset.item_ids), datetime.now(UTC)),
             **choose_index(trained.item_embeddings, _active_users(dataset, trained), seed, folder),
         },
     )
@@ -98,6 +100,12 @@ def _provenance(
 def _used_encoders(dataset: Dataset, recipe: Recipe) -> dict[str, EncoderFolder]:
     chosen = dataset.encoders if recipe.modalities is None else recipe.modalities
     return {modality: encoder for modality, encoder in dataset.encoders.items() if modality in chosen}
+
+
+def _timed(dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+    """The items of the training interactions, and when these were."""
+    chosen = dataset.labels == TRAIN
+    return dataset.items[chosen], None if dataset.timestamps is None else dataset.timestamps[chosen]
 
 
 def _active_users(dataset: Dataset, trained: TrainedStudent) -> NDArray[np.float32]:

@@ -36,7 +36,8 @@ async def recommend(
 
     Whoever has taken something, in the training or by an event since, gets the items that suit them best, by default
     without those they already had, and never those that they hid or disliked.
-    Anybody else gets the most popular items, with `"strategy": "popular"`.
+    Anybody else gets the most popular items: lately, with `"strategy": "trending"`, where the training data have
+    times, else of all times, with `"popular"`.
     """
     return Response(await answer_one(wanted, engine, overlay, request.scope), media_type=_JSON)
 

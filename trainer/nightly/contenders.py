@@ -17,6 +17,7 @@ from torch import Tensor
 from shared.artifact import Artifact
 from shared.fold_in import item_weights, profile
 from shared.ids import IdMap
+from shared.trending import load_trending
 from trainer.dataset import TRAIN, Dataset
 
 
@@ -160,7 +161,7 @@ def standing(
         history = np.union1d(trained, taken[taken >= 0])
         knows_user[user] = len(trained) > 0
         if len(history) == 0:
-            users[user, width] = 1  # the last column ranks by popularity
+            users[user, width] = 1  # the last column ranks by popularity, of late if the model knows
             continue
         change = profile(history, model.item_embeddings, weights)
         if len(trained):
@@ -171,7 +172,8 @@ def standing(
     known = own_items >= 0
     items = np.zeros((len(own_items), width + 1), np.float32)
     items[known, :width] = model.item_embeddings[own_items[known]]
-    items[known, width] = model.popularity[own_items[known]]
+    trending = load_trending(model)
+    items[known, width] = (model.popularity if trending is None else trending)[own_items[known]]
     return Contender(users, items, knows_user, known)
 
 
