@@ -7,6 +7,7 @@ object store cannot be reached, or what it names is not whole, the service goes 
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from shared.errors import UserError
@@ -49,13 +50,12 @@ class ModelMirror:
             self.problem = None
             self._on_look()
 
-    def push(self) -> None:
-        """Make the folder's live version that of the object store.
+    def held(self) -> AbstractContextManager[Callable[[], object]]:
+        """Keep looks from changing the folder's live version; gives what makes it that of the object store.
 
-        Raises:
-            UserError: the object store cannot be reached.
+        What it gives raises UserError where the object store cannot be reached.
         """
-        self._store.push()
+        return self._store.held()
 
     def start(self) -> None:
         """Look regularly from now on."""

@@ -8,7 +8,7 @@ environment, as each provider's own tools read them.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,10 @@ FETCHED = 2
 
 _MANIFEST = "manifest.json"
 _FETCHING = ".fetching-"
-_LOCK = ".object-store.lock"
+_FETCH_LOCK = ".object-store.lock"
+"""Who fetches; the others wait, and find all of it there."""
+_LIVE_LOCK = ".object-store.live.lock"
+"""Who compares the two sides' live versions, or changes them; never for long."""
 
 
 class ObjectStore:
@@ -49,6 +52,16 @@ class ObjectStore:
             raise UserError(f"{url}: cannot be used as an object store: {error}") from None
         self._root = str(root)
 
+    @contextmanager
+    def held(self) -> Iterator[Callable[[], list[str]]]:
+        """Keep others from changing the folder's live version; yields :meth:`push`, for who has it held already.
+
+        Whoever changes the version does it in here and pushes: a pull in between would take the change back.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with durable.exclusive(self._folder / _LIVE_LOCK):
+            yield self._push
+
     def push(self) -> list[str]:
         """Copy the live version, and those before it that are still in the folder, then ``CURRENT``.
 
@@ -58,15 +71,18 @@ class ObjectStore:
         Raises:
             UserError: the folder has no live version, or the object store refuses.
         """
-        trail = artifact.activations(self._folder)
-        if not trail:
-            raise UserError(f"{self._folder}: holds no current model to copy")
+        with self.held() as push:
+            return push()
+
+    def send(self, version: str) -> None:
+        """Copy one version, if it is not there, so that the push that makes it live takes no time.
+
+        Raises:
+            UserError: it is not whole, or the object store refuses.
+        """
         with self._reaching():
-            missing = [name for name in dict.fromkeys(trail) if (self._folder / name).is_dir() and not self._has(name)]
-            for name in reversed(missing):
-                self._upload(name)
-            self._files.pipe_file(f"{self._root}/{CURRENT}", "".join(f"{name}\n" for name in trail).encode())
-        return missing
+            if not self._has(version):
+                self._upload(version)
 
     def pull(self) -> str | None:
         """Make the folder's live version that of the object store; fetch it, and the one before, if they are missing.
@@ -80,17 +96,32 @@ class ObjectStore:
             UserError: the object store cannot be reached, or what it names is not whole.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        with durable.exclusive(self._folder / _LOCK), self._reaching():
+        with durable.exclusive(self._folder / _FETCH_LOCK), self._reaching():
             trail = self._trail()
-            if not trail:
-                return None
-            self._fetch(trail[0])
-            for name in dict.fromkeys(trail[1:FETCHED]):
-                if self._has(name):
-                    self._fetch(name)
-            if artifact.activations(self._folder) != trail:
-                artifact.follow(self._folder, trail)
-            return trail[0]
+            while trail:
+                self._fetch(trail[0])
+                for name in dict.fromkeys(trail[1:FETCHED]):
+                    if self._has(name):
+                        self._fetch(name)
+                fetched = trail
+                with self.held():
+                    trail = self._trail()  # fetching takes time, in which somebody may have pushed
+                    if trail == fetched:
+                        if artifact.activations(self._folder) != trail:
+                            artifact.follow(self._folder, trail)
+                        return trail[0]
+            return None
+
+    def _push(self) -> list[str]:
+        trail = artifact.activations(self._folder)
+        if not trail:
+            raise UserError(f"{self._folder}: holds no current model to copy")
+        with self._reaching():
+            missing = [name for name in dict.fromkeys(trail) if (self._folder / name).is_dir() and not self._has(name)]
+            for name in reversed(missing):
+                self._upload(name)
+            self._files.pipe_file(f"{self._root}/{CURRENT}", "".join(f"{name}\n" for name in trail).encode())
+        return missing
 
     def _trail(self) -> list[str]:
         path = f"{self._root}/{CURRENT}"

@@ -1,5 +1,7 @@
 """Which models there are, and which one answers."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -40,7 +42,9 @@ def activate(version: str, request: Request, overlay: CurrentOverlay) -> Activat
         raise HTTPException(404, "There is no such version.")
     try:
         try_out(store, version)
-        artifact.activate(store, version)
+        with _held(request) as push:
+            artifact.activate(store, version)
+            _tell_object_store(push)
     except UserError as error:
         raise HTTPException(409, str(error)) from None
     return _switched(request, overlay)
@@ -50,20 +54,31 @@ def activate(version: str, request: Request, overlay: CurrentOverlay) -> Activat
 def rollback(request: Request, overlay: CurrentOverlay) -> ActivationResponse:
     """Serve the version again that was served before the current one."""
     try:
-        artifact.rollback(request.app.state.models)
+        with _held(request) as push:
+            artifact.rollback(request.app.state.models)
+            _tell_object_store(push)
     except UserError as error:
         raise HTTPException(409, str(error)) from None
     return _switched(request, overlay)
 
 
+def _held(request: Request) -> AbstractContextManager[Callable[[], object] | None]:
+    """Keep what follows the object store from undoing a change before the object store knows of it."""
+    mirror: ModelMirror | None = request.app.state.mirror
+    return nullcontext() if mirror is None else mirror.held()
+
+
+def _tell_object_store(push: Callable[[], object] | None) -> None:
+    if push is None:
+        return
+    try:
+        push()
+    except UserError as error:
+        raise HTTPException(503, f"Not told to the object store, whose version comes back: {error}") from None
+
+
 def _switched(request: Request, overlay: Overlay) -> ActivationResponse:
     live: LiveModel = request.app.state.live
-    mirror: ModelMirror | None = request.app.state.mirror
-    if mirror is not None:
-        try:
-            mirror.push()
-        except UserError as error:
-            raise HTTPException(503, f"Not told to the object store, whose version comes back: {error}") from None
     result = live.refresh()
     _announce(overlay)
     if result.after is None or result.reason is not None:

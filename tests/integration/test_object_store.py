@@ -1,9 +1,11 @@
 """Models in an object store: a real S3 server (moto's), and a folder by URL."""
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import boto3
@@ -169,6 +171,66 @@ def test_a_rollback_over_http_is_the_object_stores_too(url: str, tmp_path: Path)
     with TestClient(app.create_app(settings)) as client:
         assert client.post("/admin/rollback", json={}).json()["live"] == first
     assert ObjectStore(url, here).pull() == first
+
+
+@pytest.mark.parametrize("change", ["rollback", "activate"])
+def test_a_look_between_a_change_over_http_and_its_push_does_not_undo_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    url, pod, other = f"file://{tmp_path}/bucket", tmp_path / "pod", tmp_path / "other"
+    first, second = publish(pod), publish(pod)
+    ObjectStore(url, pod).push()
+    settings = Settings(models=pod, models_url=url, state=tmp_path / "state")
+    looks: list[threading.Thread] = []
+
+    def and_then_somebody_looks(*given: Any) -> Any:
+        done = changing(*given)
+        looks.append(threading.Thread(target=ObjectStore(url, pod).pull))
+        looks[0].start()
+        looks[0].join(0.5)  # long enough for a look that nothing holds back
+        return done
+
+    with TestClient(app.create_app(settings)) as client:
+        changing = getattr(artifact, change)
+        monkeypatch.setattr(artifact, change, and_then_somebody_looks)
+        path = "/admin/rollback" if change == "rollback" else f"/admin/models/{first}:activate"
+        assert client.post(path).json() == {"live": first, "before": second}
+        looks[0].join(10)
+        assert client.get("/health").json()["model_version"] == first
+    assert artifact.current_version(pod) == first
+    assert ObjectStore(url, other).pull() == first
+
+
+def test_what_is_pushed_while_a_version_is_fetched_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, here, pod = f"file://{tmp_path}/bucket", tmp_path / "here", tmp_path / "pod"
+    first = publish(here)
+    ObjectStore(url, here).push()
+    fetch, fetched = ObjectStore._fetch, list[str]()
+
+    def and_then_somebody_pushes(store: ObjectStore, version: str) -> None:
+        fetch(store, version)
+        fetched.append(version)
+        if fetched == [first]:
+            publish(here)
+            ObjectStore(url, here).push()
+
+    monkeypatch.setattr(ObjectStore, "_fetch", and_then_somebody_pushes)
+    second = ObjectStore(url, pod).pull()
+    assert second == artifact.current_version(here) == artifact.current_version(pod) != first
+    assert artifact.activations(pod) == [second, first]
+
+
+def test_a_version_that_was_sent_is_live_only_once_it_is_pushed(url: str, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    first = publish(here)
+    objects = ObjectStore(url, here)
+    objects.push()
+    second = publish(here)
+    objects.send(second)
+    assert ObjectStore(url, there).pull() == first
+    with objects.held() as push:
+        assert push() == []
+    assert ObjectStore(url, there).pull() == second
 
 
 def test_an_object_store_that_is_away_degrades_the_service_and_no_more(

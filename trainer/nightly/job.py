@@ -364,8 +364,7 @@ class Night:
         before = Traffic()
         if self._service is not None:
             before = self._service.traffic() + self._service.ask(self._users_asked())
-        artifact.activate(self._places.store, version)
-        self._announce()
+        self._switch(lambda: artifact.activate(self._places.store, version), sent_before=version)
         return {"before": vars(before)}
 
     def _confirm(self) -> Result:
@@ -452,12 +451,19 @@ class Night:
         users = artifact.load(self._places.store, self._result("publish")["version"]).users
         return [users.outside(place * len(users) // USERS_ASKED) for place in range(min(USERS_ASKED, len(users)))]
 
-    def _announce(self) -> None:
-        """Tell the services of another current version: by the object store, if there is one, and by Redis."""
-        if self._places.models_url is not None:
+    def _switch(self, change: Callable[[], object], sent_before: str | None = None) -> None:
+        """Change the current version, and tell the services: by the object store, if there is one, and by Redis."""
+        if self._places.models_url is None:
+            change()
+        else:
             from shared.object_store import ObjectStore
 
-            ObjectStore(self._places.models_url, self._places.store).push()
+            objects = ObjectStore(self._places.models_url, self._places.store)
+            if sent_before is not None:
+                objects.send(sent_before)
+            with objects.held() as push:
+                change()
+                push()
         with self._open_state() as state:
             patiently(state.announce)
 
@@ -476,12 +482,14 @@ class Night:
         """Make the champion live again and end the night; done again, it changes nothing."""
         before = self.journal.identity["champion"]
         if before is not None:
-            if artifact.current_version(self._places.store) == version:
-                artifact.rollback(self._places.store)
-            self._announce()
+            self._switch(lambda: self._go_back_from(version))
         back = "and there is no model to go back to" if before is None else f"so {before} is live again"
         told = self.journal.step(_ROLL_BACK, lambda: {"reason": f"{reason}, {back}"})
         raise _EndedError(Outcome.ROLLED_BACK, told["reason"])
+
+    def _go_back_from(self, version: str) -> None:
+        if artifact.current_version(self._places.store) == version:
+            artifact.rollback(self._places.store)
 
     def _listener(self) -> Listener:
         told = self._watcher.listener
