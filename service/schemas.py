@@ -289,6 +289,20 @@ class PutItemRequest(_Body):
 class PutItemResponse(BaseModel):
     """What became of an item."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model_version": "20261122T231501Z-3fa9c1d2",
+                    "item_id": "i7051",
+                    "known": False,
+                    "modalities": ["text", "image"],
+                    "changed": "2026-11-23T08:15:02Z",
+                }
+            ]
+        }
+    )
+
     model_version: str
     item_id: str
     known: bool = Field(
@@ -393,6 +407,19 @@ class SimilarResponse(BaseModel):
 class ItemResponse(BaseModel):
     """What the model knows of an item."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model_version": "20261122T231501Z-3fa9c1d2",
+                    "item_id": "i7",
+                    "popularity": 112,
+                    "metadata": {"title": "Red striped mug", "category": "mugs"},
+                }
+            ]
+        }
+    )
+
     model_version: str
     item_id: str
     popularity: int = Field(description="Its training interactions.")
@@ -437,6 +464,10 @@ class UserResponse(BaseModel):
 class ForgottenResponse(BaseModel):
     """That a user is forgotten, and since when."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"user_id": "u42", "forgotten_at": "2026-11-23T08:15:02Z"}]}
+    )
+
     user_id: str
     forgotten_at: datetime = Field(
         description="No answer uses what is from before, and the next training leaves it out."
@@ -445,6 +476,8 @@ class ForgottenResponse(BaseModel):
 
 class RetiredResponse(BaseModel):
     """Whether an item is retired: in no answer, as long as it is not restored."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"item_id": "i7", "retired": True}]})
 
     item_id: str
     retired: bool
@@ -467,6 +500,31 @@ class ModelVersion(BaseModel):
 
 class ModelsResponse(BaseModel):
     """The versions in the models folder, oldest first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "live": "20261122T231501Z-3fa9c1d2",
+                    "refused": None,
+                    "models": [
+                        {
+                            "version": "20261122T231501Z-3fa9c1d2",
+                            "current": True,
+                            "live": True,
+                            "created": "2026-11-22T23:15:01Z",
+                            "metrics": {"test.recall@20": 0.107, "test.ndcg@20": 0.0493},
+                            "gate": {"verdict": "promoted"},
+                            "users": 19445,
+                            "items": 7050,
+                            "bytes": 14680064,
+                            "damage": None,
+                        }
+                    ],
+                }
+            ]
+        }
+    )
 
     live: str | None = Field(description="The version that this process answers from.")
     refused: str | None = Field(description="Why the current version is not live, if it is not.")

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.index.exact import ExactIndex
-from shared.index.ranking import NOTHING, Ranking, ranked, without
+from shared.index.ranking import NOTHING, Ranking, narrowed, ranked, without
 from shared.index.searchers import Effort, Searcher, Wanted
 
 FEWEST_ALLOWED = 1 / 8
@@ -38,11 +38,7 @@ class ApproximateIndex:
         allowed: NDArray[np.bool_] | None = None,
     ) -> Ranking:
         """Rank ``min(k, eligible items)`` items that are, as a rule, the best; see :meth:`ExactIndex.top_k`."""
-        excluded = np.unique(excluded)
-        searched = len(self)
-        if allowed is not None:
-            excluded = excluded[allowed[excluded]]
-            searched = int(np.count_nonzero(allowed))
+        excluded, searched = narrowed(len(self), excluded, allowed)
         count = min(k, searched - len(excluded))
         if count == 0:
             return NOTHING

@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.index.ranking import NOTHING, Ranking, lengths, ranked, without
+from shared.index.ranking import NOTHING, Ranking, lengths, narrowed, ranked, without
 
 _EPSILON, _TINY = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).tiny)
 
@@ -58,10 +58,8 @@ class ExactIndex:
         """
         searched, selector = len(self), None
         if allowed is not None or k + len(excluded) > searched:  # else nobody needs to know how many they are
-            excluded = np.unique(excluded)
+            excluded, searched = narrowed(searched, excluded, allowed)
         if allowed is not None:
-            excluded = excluded[allowed[excluded]]
-            searched = int(np.count_nonzero(allowed))
             bits = np.packbits(allowed, bitorder="little")
             selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))  # points to the bits, which live on here
         wanted = min(k, searched - len(excluded))

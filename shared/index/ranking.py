@@ -39,6 +39,16 @@ def ranked(embeddings: NDArray[np.float32], query: NDArray[np.float32], items: N
     return Ranking(items[order], scores[order])
 
 
+def narrowed(
+    items: int, excluded: NDArray[np.integer], allowed: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.integer], int]:
+    """What a search among ``allowed`` of so many items meets: excluded ones, rising, each once, and items in all."""
+    excluded = np.unique(excluded)
+    if allowed is None:
+        return excluded, items
+    return excluded[allowed[excluded]], int(np.count_nonzero(allowed))
+
+
 def without(items: NDArray[np.int64], excluded: NDArray[np.integer]) -> NDArray[np.int64]:
     """Leave some items out, given in any order; the others keep their order."""
     if len(excluded) == 0:

@@ -12,6 +12,7 @@ from httpx2 import Response
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service import schemas
 from service.app import create_app
 from service.settings import Settings
 from shared import artifact
@@ -390,6 +391,20 @@ def test_the_description_has_every_error_as_a_problem(client: TestClient) -> Non
 def test_the_committed_description_is_that_of_the_api(client: TestClient) -> None:
     committed = json.loads((Path(__file__).parents[3] / "docs" / "openapi.json").read_text())
     assert client.get("/openapi.json").json() == committed, "run `make openapi` and look at what has changed"
+
+
+def test_requests_and_answers_have_examples_which_are_such(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()["components"]["schemas"]
+    shown = {name for name, schema in described.items() if "examples" in schema}
+    for name in shown:
+        kind: Any = getattr(schemas, name)
+        for example in kind.model_config["json_schema_extra"]["examples"]:
+            assert kind.model_validate_json(json.dumps(example)).model_dump(mode="json").keys() >= example.keys()
+    assert shown >= {
+        *("RecommendRequest", "RecommendResponse", "BatchRequest", "EventBatch", "EventsResponse", "SimilarResponse"),
+        *("ItemResponse", "PutItemRequest", "PutItemResponse", "RetiredResponse", "UserResponse", "ForgottenResponse"),
+        *("ModelsResponse", "ActivationResponse", "Problem"),
+    }
 
 
 def test_a_model_that_is_published_later_is_served_without_a_restart(tmp_path: Path) -> None:
