@@ -6,6 +6,7 @@ files into the volume before, or mount a folder that has them:
     redis-password.conf   ``requirepass ...``, read by Redis
     redis-password        the same password, for health checks
     redis-url             where the service and the retrain job find Redis, with the password
+    grafana-password      of Grafana's user ``admin``
 """
 
 import secrets
@@ -15,10 +16,10 @@ from pathlib import Path
 
 def main(folder: Path) -> None:
     """Write each file that is missing, readable by everybody who may mount the folder."""
-    password = folder / "redis-password"
-    if not password.exists():
-        _write(password, secrets.token_urlsafe(32))
-    secret = password.read_text(encoding="ascii").strip()
+    for name in ("redis-password", "grafana-password"):
+        if not (folder / name).exists():
+            _write(folder / name, secrets.token_urlsafe(32))
+    secret = (folder / "redis-password").read_text(encoding="ascii").strip()
     _write(folder / "redis-password.conf", f"requirepass {secret}\n")
     _write(folder / "redis-url", f"redis://:{secret}@redis:6379/0\n")
 

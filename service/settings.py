@@ -18,8 +18,10 @@ from pydantic_settings import NoDecode, SettingsConfigDict, SettingsError
 from shared.errors import UsageError
 from shared.settings import PREFIX, StateSettings
 
-OF_OTHERS = frozenset({"MTS4MM_REALDATA"})
-"""Variables with the prefix that are not the service's."""
+OF_OTHERS = frozenset(
+    f"{PREFIX}{name}" for name in ("REALDATA", "API_KEY", "ENCODERS", "SHOP", "LOG", "NIGHT", "SERVICE")
+)
+"""Variables with the prefix that are the trainer's or the tests'."""
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(ge=0, le=3_600, allow_inf_nan=False)]

@@ -131,9 +131,23 @@ def _of_the_nightly_job(path: Path) -> Iterable[Metric]:
     seconds = status.get("seconds")
     if isinstance(seconds, int | float):
         yield _gauge("nightly_last_duration_seconds", "How long the last nightly run took.", seconds)
+    for name, label, what in (
+        ("ndcg", "model", "NDCG@20 on the last judged night's holdout."),
+        ("drift", "of", "How far what users did before the last night is from what the live model was trained on."),
+    ):
+        yield from _by_label(f"nightly_last_{name}", label, what, status.get(name))
     if isinstance(status.get("outcome"), str):
         verdict = {"verdict": status["outcome"]}
         yield InfoMetricFamily("mts4mm_nightly_last_verdict", "How the last nightly run ended.", verdict)
+
+
+def _by_label(name: str, label: str, what: str, values: object) -> Iterable[Metric]:
+    found = GaugeMetricFamily(f"mts4mm_{name}", what, labels=[label])
+    for key, value in (values if isinstance(values, dict) else {}).items():
+        if isinstance(value, int | float):
+            found.add_metric([str(key)], value)
+    if found.samples:
+        yield found
 
 
 def _moment(value: Any) -> datetime | None:

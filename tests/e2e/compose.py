@@ -7,9 +7,12 @@ everything at the end unless told to keep it.
 """
 
 import argparse
+import base64
 import json
 import os
+import re
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -17,6 +20,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -117,6 +121,10 @@ class Stack:
             time.sleep(0.25)
         raise AssertionError(f"not within {seconds:.0f} s: {what}")
 
+    def night(self) -> subprocess.CompletedProcess[str]:
+        """Run a night by hand."""
+        return self.compose("exec", "-T", "retrain", "mts4mm", "nightly", check=False)
+
     def version(self) -> str:
         """The live model's version."""
         return str(self.ask("/health")[1]["model_version"])
@@ -165,11 +173,16 @@ def console_loads(stack: Stack) -> None:
     """The page and all that it names."""
     status, page = stack.ask("/console/")
     assert status == 200, status
-    assert "<html" in page.lower()
+    named = re.findall(r'(?:href|src)="((?!#|\.\.)[^"]+)"', page)
+    assert {"main.js", "style.css"} <= set(named), named
+    for name in named:
+        status, content = stack.ask(f"/console/{name}")
+        assert status == 200, (name, status)
+        assert content, name
 
 
 def containers_are_hardened(stack: Stack) -> None:
-    """No root, no writable root file system, no capabilities, bounded memory, and one port on loopback alone."""
+    """No root, no writable root file system, no capabilities, bounds on everything, and one port on loopback alone."""
     for service in ("redis", "service", "retrain"):
         [found] = json.loads(_docker("inspect", stack.container(service)))
         host, config = found["HostConfig"], found["Config"]
@@ -178,10 +191,26 @@ def containers_are_hardened(stack: Stack) -> None:
         assert host["CapDrop"] == ["ALL"], service
         assert any("no-new-privileges" in option for option in host["SecurityOpt"]), service
         assert host["Memory"] > 0, service
+        assert host["NanoCpus"] > 0, service
+        assert host["Init"], service
+        assert host["RestartPolicy"]["Name"] == "unless-stopped", service
+        assert host["LogConfig"]["Config"].keys() == {"max-size", "max-file"}, host["LogConfig"]
         bound = [entry["HostIp"] for entries in (host["PortBindings"] or {}).values() for entry in entries]
         assert bound == (["127.0.0.1"] if service == "service" else []), (service, bound)
     seen = _docker("exec", stack.container("service"), "python", "-c", "import torch", check=False)
     assert "No module named 'torch'" in seen, seen
+
+
+def observability_is_sound(stack: Stack) -> None:
+    """The profile adds Prometheus and Grafana, as hardened as the rest; promtool tests their rules elsewhere."""
+    said = stack.compose("--profile", "observability", "config", "--format", "json").stdout
+    services = json.loads(said)["services"]
+    for name in ("prometheus", "grafana"):
+        added = services[name]
+        assert added["read_only"], name
+        assert added["cap_drop"] == ["ALL"], name
+        assert int(added["mem_limit"]) > 0, name
+        assert all(port["host_ip"] == "127.0.0.1" for port in added.get("ports", [])), name
 
 
 def service_image_is_small(stack: Stack) -> None:
@@ -206,7 +235,7 @@ def night_is_picked_up(stack: Stack) -> None:
     before = stack.version()
     for number in range(40):
         assert stack.send_event(f"u{number:04}", stack.recommend(f"u{number:04}")[-1]) == 200
-    done = stack.compose("exec", "-T", "retrain", *NIGHTLY, check=False)
+    done = stack.night()
     stack.figures["the night ended with"] = f"exit code {done.returncode}"
     assert done.returncode in (PROMOTED, REFUSED), done.stderr[-3000:] + done.stdout[-1000:]
     live = _docker("exec", stack.container("retrain"), "head", "-1", "/models/CURRENT").strip()
@@ -215,15 +244,35 @@ def night_is_picked_up(stack: Stack) -> None:
         stack.figures["a new model was live after"] = f"{taken:.1f} s"
 
 
-def survives_service_killed_under_load(stack: Stack) -> None:
-    """The container comes back by itself and answers."""
+def stops_gracefully(stack: Stack) -> None:
+    """Stopped under load, the service ends by itself, in time, and meanwhile answers nobody with an error."""
     with load(stack) as seen:
         time.sleep(1)
-        _docker("kill", "--signal", "KILL", stack.container("service"), check=False)
-        _docker("start", stack.container("service"), check=False)
+        started = time.monotonic()
+        stack.compose("stop", "service")
+        stack.figures["stopping the service took"] = f"{time.monotonic() - started:.1f} s"
+    [found] = json.loads(_docker("inspect", stack.container("service")))
+    assert found["State"]["ExitCode"] == 0, found["State"]
+    assert seen["answered"] > 0, seen
+    assert seen["refused"] == 0, seen
+    stack.compose("up", "--detach", "--wait", "service")
+
+
+def survives_service_killed_under_load(stack: Stack) -> None:
+    """The service comes back by the restart policy, and answers."""
+    kill = "import os, pathlib; os.kill(int(pathlib.Path('/proc/1/task/1/children').read_text().split()[0]), 9)"
+    with load(stack) as seen:
+        time.sleep(1)
+        _docker("exec", stack.container("service"), "python", "-c", kill, check=False)
+        stack.until("it is gone", lambda: _restarts(stack) == 1, 30)
         back = stack.until("answers again", lambda: len(stack.recommend()) == 20, 60)
     stack.figures["service killed: answers again after"] = f"{back:.1f} s"
     assert seen["refused"] == 0, seen
+
+
+def _restarts(stack: Stack) -> int:
+    [found] = json.loads(_docker("inspect", stack.container("service")))
+    return int(found["RestartCount"])
 
 
 def survives_redis_killed(stack: Stack) -> None:
@@ -242,17 +291,23 @@ def survives_redis_killed(stack: Stack) -> None:
 
 
 def survives_down_and_up(stack: Stack) -> None:
-    """Events, models and hidden items are still there."""
+    """Events, models, live items and hidden items are still there."""
     version, taken = stack.version(), stack.recommend("u0005")[0]
     assert stack.send_event("u0005", taken) == 200
     hidden = stack.recommend("u0006")[0]
     assert stack.ask(f"/items/{hidden}", method="DELETE")[0] in (200, 204)
+    placed_by = stack.ask("/console/api/model")[1]["placed_by"]
+    features = {entry["modality"]: [0.1] * entry["width"] for entry in placed_by}
+    status, answer = stack.ask("/items/put-1", {"metadata": {"title": "Put"}, "features": features}, "PUT")
+    assert status in (200, 201), answer
     stack.compose("down")
     stack.compose("up", "--detach", "--wait")
     assert stack.version() == version
     stack.until("Redis is read", lambda: stack.ask("/health")[1]["status"] == "ok", 30)
     assert taken not in stack.recommend("u0005")
     stack.until("the hidden item stays hidden", lambda: hidden not in stack.recommend("u0006"), 10)
+    stack.until("the live item is there", lambda: stack.ask("/items/put-1")[0] == 200, 10)
+    assert len(stack.ask("/items/put-1/similar?k=5")[1]["items"]) == 5
 
 
 def survives_a_corrupted_newest_model(stack: Stack) -> None:
@@ -311,53 +366,103 @@ def survives_a_wrong_secret(stack: Stack) -> None:
 def survives_a_full_disk(stack: Stack) -> None:
     """A night without room for a model fails, says so, and changes nothing; with room it works again."""
     files = ("docker-compose.yml", "tests/e2e/compose.small-disk.yml")
-    with _another(Stack(project=f"{stack.project}-small-disk", files=files)) as small:
-        version = small.version()
-        retrain = small.container("retrain")
-        for number in range(30):
-            assert small.send_event(f"u{number:04}", small.recommend(f"u{number:04}")[-2]) == 200
-        _docker("exec", retrain, "sh", "-c", "dd if=/dev/zero of=/models/.filler bs=64k 2>/dev/null; true")
-        done = small.compose("exec", "-T", "retrain", *NIGHTLY, check=False)
-        _docker("exec", retrain, "rm", "/models/.filler")
-        said = done.stdout[-2000:] + done.stderr[-3000:]
-        assert done.returncode not in (PROMOTED, REFUSED), said
-        assert "No space left" in said, said
-        assert "Traceback" not in said, said
-        assert small.version() == version
-        assert len(small.recommend()) == 20
-        done = small.compose("exec", "-T", "retrain", *NIGHTLY, check=False)
-        assert done.returncode in (PROMOTED, REFUSED), done.stderr[-3000:]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        _own_shop(Path(folder))
+        small = Stack(project=f"{stack.project}-small-disk", files=files, environment=_own(folder))
+        with _running(small):
+            version, retrain = small.version(), small.container("retrain")
+            for user in OWN_USERS[:40]:
+                assert small.send_event(user, small.recommend(user)[-1]) == 200
+            _docker("exec", retrain, "sh", "-c", "dd if=/dev/zero of=/models/.filler bs=64k 2>/dev/null; true")
+            done = small.night()
+            said = f"exit code {done.returncode}: {done.stdout[-2000:]}{done.stderr[-3000:]}"
+            assert done.returncode not in (PROMOTED, REFUSED), said
+            assert "No space left" in said, said
+            assert "Traceback" not in said, said
+            assert small.version() == version
+            assert len(small.recommend(OWN_USERS[0])) > 0
+            assert small.send_event(OWN_USERS[0], small.recommend(OWN_USERS[0])[0]) == 200
+            _docker("exec", retrain, "rm", "/models/.filler")
+            done = small.night()
+            assert done.returncode in (PROMOTED, REFUSED), done.stderr[-3000:]
 
 
 def serves_own_data(stack: Stack) -> None:
-    """A folder of one's own by one variable: what it holds is what is served."""
-    with tempfile.TemporaryDirectory() as folder:
-        shop = Path(folder)
-        rows = [f"own-user-{user},own-{(user * step) % 31}" for user in range(60) for step in range(1, 12)]
-        (shop / "interactions.csv").write_text("user_id,item_id\n" + "\n".join(dict.fromkeys(rows)) + "\n")
-        shop.chmod(0o755)
-        with _another(
-            Stack(project=f"{stack.project}-own-data", environment={"MTS4MM_DATA": folder, "MTS4MM_RECIPE": "demo"})
-        ) as own:
-            answer = own.ask("/recommend", {"user_id": "own-user-1", "k": 5})[1]
+    """The documented way (docs/compose.md): a folder of one's own, its words and pictures encoded, and new items."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        _own_shop(Path(folder))
+        own = Stack(project=f"{stack.project}-own-data", environment=_own(folder))
+        try:
+            for words in (("encoders", "fit", "image", "/data/shop"), ("encode", "/data/shop")):
+                own.compose("run", "--rm", "--no-deps", "--quiet-pull", "retrain", *words)
+            own.compose("up", "--detach", "--wait")
+            answer = own.ask("/recommend", {"user_id": OWN_USERS[1], "k": 5})[1]
             assert answer["strategy"] == "personal", answer
             assert all(item["item_id"].startswith("own-") for item in answer["items"]), answer
+            assert own.ask(f"/items/{answer['items'][0]['item_id']}/image")[0] == 200
+            _a_picture_and_words_place_an_item(own)
+        finally:
+            own.compose("down", "--volumes", check=False)
+
+
+def _a_picture_and_words_place_an_item(own: Stack) -> None:
+    """The service's own image runs both encoders: what is put is near what looks and reads like it."""
+    new = {"metadata": {"title": COLOURS[2][0] + " mug"}, "image": base64.b64encode(_png(COLOURS[2][1])).decode()}
+    status, answer = own.ask("/items/new-mug", new, "PUT")
+    assert status in (200, 201), answer
+    assert sorted(answer["modalities"]) == ["image", "text"], answer
+    assert own.ask("/items/new-mug/image")[0] == 200
+    for by in ("image", "text"):
+        near = own.ask(f"/console/api/near?item_id=new-mug&by={by}&k=3")[1]["items"]
+        assert {item["metadata"]["title"].split()[0] for item in near} == {COLOURS[2][0]}, (by, near)
+    history = {"history": [near[0]["item_id"]], "k": 30}
+    assert "new-mug" in [item["item_id"] for item in own.ask("/recommend", history)[1]["items"]]
+
+
+OWN_USERS = tuple(f"own-user-{number}" for number in range(60))
+COLOURS = (("Red", (220, 30, 30)), ("Green", (30, 180, 60)), ("Blue", (30, 60, 220)), ("White", (240, 240, 240)))
+
+
+def _own(folder: str) -> dict[str, str]:
+    return {"MTS4MM_DATA": folder, "MTS4MM_RECIPE": "demo"}
+
+
+def _own_shop(shop: Path) -> None:
+    """A folder as a user brings it: who took what, and items with words and pictures."""
+    rows = [f"{user},own-{(place * step) % 32}" for place, user in enumerate(OWN_USERS) for step in range(1, 12)]
+    (shop / "interactions.csv").write_text("user_id,item_id\n" + "\n".join(dict.fromkeys(rows)) + "\n")
+    (shop / "images").mkdir()
+    lines = ["item_id,title,image"]
+    for number in range(32):
+        name, (red, green, blue) = COLOURS[number % len(COLOURS)]
+        (shop / "images" / f"{number}.png").write_bytes(_png((red, green, blue - number // 2)))
+        lines.append(f"own-{number},{name} mug number {number},images/{number}.png")
+    (shop / "items.csv").write_text("\n".join(lines) + "\n")
+    shop.chmod(0o777)  # the containers' user writes features beside it
+
+
+def _png(colour: tuple[int, int, int], side: int = 48) -> bytes:
+    """A picture of one colour."""
+    row = b"\0" + bytes(colour) * side
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(row * side)))
+    body = b"".join(_chunk(kind, content) for kind, content in (*chunks, (b"IEND", b"")))
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 @contextmanager
-def _another(stack: Stack) -> Iterator[Stack]:
+def _running(stack: Stack) -> Iterator[None]:
     """Bring a stack up beside the one under test, and take it down."""
     try:
         stack.compose("up", "--detach", "--wait")
-        yield stack
+        yield
     finally:
         stack.compose("down", "--volumes", check=False)
 
 
-NIGHTLY = (
-    *("mts4mm", "nightly", "/data/shop", "--models", "/models", "--log", "/log"),
-    *("--settings", "/etc/mts4mm/night.yaml", "--service", "http://service:8000"),
-)
 PROMOTED, REFUSED = 0, 10
 
 
@@ -372,9 +477,11 @@ CHECKS: tuple[Callable[[Stack], None], ...] = (
     comes_up,
     console_loads,
     containers_are_hardened,
+    observability_is_sound,
     service_image_is_small,
     events_change_answers,
     night_is_picked_up,
+    stops_gracefully,
     survives_service_killed_under_load,
     survives_redis_killed,
     survives_down_and_up,

@@ -17,8 +17,10 @@ app = typer.Typer(help="Look after the log of events.", no_args_is_help=True)
 LOG_FOLDER = ".events"
 MOST_SHOWN = 20
 
-ModelsOption = Annotated[Path, typer.Option(help="Model store; the log is in its folder .events by default.")]
-LogOption = Annotated[Path | None, typer.Option(help="Folder of the log.", show_default=False)]
+ModelsOption = Annotated[
+    Path, typer.Option(envvar="MTS4MM_MODELS", help="Model store; the log is in its folder .events by default.")
+]
+LogOption = Annotated[Path | None, typer.Option(envvar="MTS4MM_LOG", help="Folder of the log.", show_default=False)]
 
 
 @app.command("import")

@@ -20,12 +20,23 @@ if TYPE_CHECKING:
     from trainer.nightly.settings import NightlySettings
     from trainer.training import EpochRecord, Progress
 
-DatasetArgument = Annotated[Path, typer.Argument(help="Dataset directory that the shop began with.")]
-ModelsOption = Annotated[Path, typer.Option(help="Model store; the night's own folder .nightly is in it.")]
-SettingsOption = Annotated[Path | None, typer.Option("--settings", help="A YAML file of settings.", show_default=False)]
+DatasetArgument = Annotated[
+    Path, typer.Argument(envvar="MTS4MM_SHOP", help="Dataset directory that the shop began with.", show_default=False)
+]
+ModelsOption = Annotated[
+    Path, typer.Option(envvar="MTS4MM_MODELS", help="Model store; the night's own folder .nightly is in it.")
+]
+SettingsOption = Annotated[
+    Path | None,
+    typer.Option("--settings", envvar="MTS4MM_NIGHT", help="A YAML file of settings.", show_default=False),
+]
 ServiceOption = Annotated[
     str | None,
-    typer.Option(help="URL of the running service, to confirm and watch; without it neither is done."),
+    typer.Option(
+        envvar="MTS4MM_SERVICE",
+        help="URL of the running service, to confirm and watch; without it neither is done.",
+        show_default=False,
+    ),
 ]
 
 

@@ -28,6 +28,8 @@ SAMPLE_ITEMS = 10
 HISTORY_ITEMS = 5
 PAST_NIGHTS = 30
 STATUS = "status.json"
+CONTENDERS = ("challenger", "champion")
+JUDGED_BY = "ndcg@20"
 
 Document = dict[str, Any]
 
@@ -71,6 +73,8 @@ def write_status(own: Path, document: Document) -> None:
     succeeded = document["outcome"] in ("promoted", "nothing_new")
     started, ended = (datetime.fromisoformat(document[name]) for name in ("started", "ended"))
     name = document.get("night")
+    figures = (document.get("gate") or {}).get("figures", {})
+    judged = {who: figures[f"{who}.{JUDGED_BY}"] for who in CONTENDERS if f"{who}.{JUDGED_BY}" in figures}
     status = {
         "night": name,
         "started": document["started"],
@@ -83,12 +87,14 @@ def write_status(own: Path, document: Document) -> None:
         "version": document.get("version"),
         "champion": document.get("champion"),
         "steps": document.get("steps", []),
+        "ndcg": judged or before.get("ndcg") or {},
+        "drift": (document.get("data") or {}).get("drift") or before.get("drift"),
         "report": f"reports/{name}.json" if name and (own / "reports" / f"{name}.json").exists() else None,
         "last_success": document["ended"] if succeeded else before.get("last_success"),
     }
     own.mkdir(parents=True, exist_ok=True)
     _replace(own / STATUS, json.dumps(status, indent=1, ensure_ascii=False))
-    _replace(own / "metrics.prom", _metrics(status, document))
+    _replace(own / "metrics.prom", _metrics(status))
 
 
 def read_status(own: Path) -> Document:
@@ -204,7 +210,7 @@ def _page(document: Document, past: list[Document]) -> str:
         "nights": lines(
             "NDCG@20 on each night's holdout",
             [night["night"][:8] for night in nights],
-            {who: [_figure(night, f"{who}.ndcg@20") for night in nights] for who in ("challenger", "champion")},
+            {who: [_figure(night, f"{who}.{JUDGED_BY}") for night in nights] for who in CONTENDERS},
         ),
         "volumes": lines(
             "interactions",
@@ -220,9 +226,8 @@ def _figure(night: Document, name: str) -> float:
     return float(night["gate"]["figures"].get(name, math.nan))
 
 
-def _metrics(status: Document, document: Document) -> str:
+def _metrics(status: Document) -> str:
     """The text format of Prometheus."""
-    figures = (document.get("gate") or {}).get("figures", {})
     rows: list[tuple[str, Mapping[str, str], float]] = [
         ("last_run_timestamp_seconds", {}, datetime.fromisoformat(status["ended"]).timestamp()),
         ("duration_seconds", {}, status["seconds"]),
@@ -232,11 +237,7 @@ def _metrics(status: Document, document: Document) -> str:
     for outcome in ("promoted", "refused", "nothing_new", "rolled_back", "failed"):
         rows.append(("outcome", {"outcome": outcome}, float(status["outcome"] == outcome)))
     rows += [("step_duration_seconds", {"step": each["step"]}, each["seconds"]) for each in status["steps"]]
-    rows += [
-        ("ndcg", {"model": who}, figures[f"{who}.ndcg@20"])
-        for who in ("challenger", "champion")
-        if f"{who}.ndcg@20" in figures
-    ]
+    rows += [("ndcg", {"model": who}, value) for who, value in status["ndcg"].items()]
     lines, seen = [], set()
     for name, labels, value in rows:
         if name not in seen:

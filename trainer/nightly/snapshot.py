@@ -21,6 +21,7 @@ from shared.artifact import Artifact
 from trainer.dataset import TEST, VALIDATION, Dataset, Modality
 from trainer.nightly.additions import Addition
 from trainer.nightly.contenders import positions
+from trainer.nightly.drift import Drift, drift
 from trainer.nightly.interactions import Interactions, Known, interactions, labels
 from trainer.nightly.settings import NightlySettings
 
@@ -60,6 +61,7 @@ class Snapshot:
         fresh: those of them from the log that the champion was not trained on.
         holdout: those that the gate judges by; ``validation`` likewise.
         left_out: events that count for nothing, by reason.
+        drift: how far the fresh ones are from what the champion was trained on, if there is one.
     """
 
     users: int
@@ -72,6 +74,7 @@ class Snapshot:
     new_items: int
     coverage: Mapping[str, float]
     left_out: Mapping[str, int]
+    drift: Drift | None
 
 
 def write_snapshot(folder: Path, sources: Sources, settings: NightlySettings) -> Snapshot:
@@ -274,4 +277,5 @@ def _described(
         new_items=len(item_ids) - old_items,
         coverage={name: float(each.present.mean()) for name, each in modalities.items()},
         left_out={name: count for name, count in found.counts.items() if count},
+        drift=None if champion is None else drift(pairs.filter(fresh), champion),
     )

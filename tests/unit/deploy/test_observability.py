@@ -26,6 +26,8 @@ NIGHT = {
     "ended": "2026-11-24T03:20:00+00:00",
     "outcome": "promoted",
     "reason": "it is better",
+    "gate": {"verdict": "promoted", "figures": {"challenger.ndcg@20": 0.2, "champion.ndcg@20": 0.1}},
+    "data": {"drift": {"new_users": 0.5, "new_items": 0.0, "popularity": 0.3}},
 }
 
 
