@@ -1,5 +1,6 @@
 """The service as a real process over real HTTP, from its start to its end by a signal."""
 
+import json
 import os
 import re
 import signal
@@ -145,6 +146,36 @@ def test_a_client_that_goes_away_half_way_harms_nobody(running: Running) -> None
 
     assert httpx.get(f"{running.url}/health").status_code == 200
     assert "Traceback" not in running.log.read_text()
+
+
+HOSTILE = {
+    "path out of the console": b"GET /console/../../../../etc/passwd HTTP/1.1",
+    "the same, escaped": b"GET /console/%2e%2e/%2e%2e/%2e%2e/etc/passwd HTTP/1.1",
+    "the same, slashes too": b"GET /console/lib%2f..%2f..%2f..%2fapp.py HTTP/1.1",
+    "a whole address": b"GET file:///etc/passwd HTTP/1.1",
+    "path out of the pictures": b"GET /items/..%2f..%2fetc%2fpasswd/image HTTP/1.1",
+    "a line in a path": b"GET /console/x%0d%0aset-cookie:%20a=b HTTP/1.1",
+    "a line in an id": b"GET /health HTTP/1.1\r\nx-request-id: a\nset-cookie: a=b",
+    "half a line in an id": b"GET /health HTTP/1.1\r\nx-request-id: a\rset-cookie: a=b",
+    "a foreign host": b"GET /console HTTP/1.1\r\nx-forwarded-host: evil.example",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_paths_and_heads_reach_no_file_and_no_head_of_an_answer(running: Running, name: str) -> None:
+    url = httpx.URL(running.url)
+    before = len(running.log.read_bytes())
+    with socket.create_connection((url.host, url.port or 0), timeout=10) as connection:
+        connection.sendall(HOSTILE[name] + b"\r\nhost: x\r\nconnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith((b"HTTP/1.1 400", b"HTTP/1.1 404", b"HTTP/1.1 200", b"HTTP/1.1 308")), answer
+    assert b"set-cookie" not in head.lower()
+    assert b"evil" not in answer
+    assert b"root:" not in body
+    assert b"import" not in body
+    for line in running.log.read_text()[before:].splitlines():
+        assert json.loads(line)["level"] in ("info", "warning")
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])

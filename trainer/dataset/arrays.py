@@ -13,6 +13,9 @@ from trainer.dataset.findings import UnreadableError
 from trainer.dataset.tables import require_contents
 
 _PICKLE_MARK = b"\x80"
+_MOST_UNPACKED = 100
+_UNPACKED_ANYWAY = 2**26
+"""A member of an archive may be so many times as large as it is stored, or have so many bytes."""
 
 
 def open_npy(path: Path) -> NDArray[Any]:
@@ -39,7 +42,7 @@ def open_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Those of the named arrays that the archive has.
 
     Raises:
-        UnreadableError: the file is empty, truncated, no ``.npz`` file, or a named array needs pickle.
+        UnreadableError: the file is empty, truncated, no ``.npz`` file, or a named array needs pickle or is a bomb.
     """
     require_contents(path)
     arrays = {}
@@ -48,6 +51,7 @@ def open_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
             for name in names:
                 if f"{name}.npy" not in archive.namelist():
                     continue
+                _refuse_bomb(archive.getinfo(f"{name}.npy"), name)
                 with archive.open(f"{name}.npy") as member:
                     _refuse_pickle(member, name)
                 with archive.open(f"{name}.npy") as member:
@@ -57,6 +61,15 @@ def open_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     except Exception as fault:  # as above, and whatever zipfile and zlib make of damage
         raise _damaged(fault, "np.savez") from fault
     return arrays
+
+
+def _refuse_bomb(member: zipfile.ZipInfo, name: str) -> None:
+    """What a member says of its size is all that is ever unpacked of it."""
+    if member.file_size > max(_UNPACKED_ANYWAY, _MOST_UNPACKED * member.compress_size):
+        raise UnreadableError(
+            "zip_bomb",
+            f"{name} unpacks from {member.compress_size:,} to {member.file_size:,} bytes: write it with np.savez",
+        )
 
 
 def _refuse_pickle(file: IO[bytes], name: str) -> None:

@@ -59,5 +59,6 @@ def popularity_shift(before: NDArray[np.int64], now: NDArray[np.int64]) -> float
 
 
 def _shares(counts: NDArray[np.int64], group: NDArray[np.int64]) -> NDArray[np.float64]:
-    smoothed: NDArray[np.float64] = np.bincount(group, weights=counts) + 0.5
-    return smoothed / smoothed.sum()
+    smoothed = np.bincount(group, weights=counts) + 0.5
+    shares: NDArray[np.float64] = smoothed / smoothed.sum(dtype=np.float64)
+    return shares

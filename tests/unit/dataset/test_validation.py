@@ -82,6 +82,10 @@ def objects_in_npz(shop: Any, rows: list[Row]) -> None:
     shop.neighbours(neighbors=np.array([[1, "x"]], dtype=object))
 
 
+def bomb_in_npz(shop: Any, rows: list[Row]) -> None:
+    np.savez_compressed(shop.directory / "text_neighbors.npz", neighbors=np.zeros((6, 12_000_000), np.int8))
+
+
 def nonsense_in_npz(shop: Any, rows: list[Row]) -> None:
     with zipfile.ZipFile(shop.directory / "text_neighbors.npz", "w") as archive:
         archive.writestr("neighbors.npy", b"no array at all")
@@ -463,6 +467,7 @@ FAULTS: dict[str, tuple[str, str, str, int, int | None, Break]] = {
     "empty npy": ("error", "empty_file", "image_feat.npy", 1, None, text("image_feat.npy", "")),
     "truncated npz": ("error", "damaged_file", "text_neighbors.npz", 1, None, truncated("text_neighbors.npz")),
     "objects in npz": ("error", "pickle_refused", "text_neighbors.npz", 1, None, objects_in_npz),
+    "bomb in npz": ("error", "zip_bomb", "text_neighbors.npz", 1, None, bomb_in_npz),
     "no array in npz": ("error", "damaged_file", "text_neighbors.npz", 1, None, nonsense_in_npz),
     "neighbors misnamed": (
         "error",

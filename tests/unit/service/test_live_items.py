@@ -23,6 +23,7 @@ from service.queries import Query
 from service.schemas import PutItemRequest, RecommendRequest
 from service.settings import Settings
 from tests.unit.encoders.conftest import PLAIN, WORDS, colour_network, word_network, word_tokenizer
+from tests.unit.encoders.test_pictures import png_header
 from tests.unit.service.test_every_answer import publish as random_shop
 from trainer.dataset import TRAIN, Dataset, Modality, SplitSpec
 from trainer.encoders.store import add_image_network, add_text_network
@@ -233,6 +234,7 @@ def test_words_and_a_picture_alone_place_an_item_as_the_features_that_the_encode
         ({"features": {"text": [1e300, 0, 0]}}, "#/features/text", "single precision"),
         ({"image": "no base64!"}, "#/image", "is not base64"),
         ({"image": base64.b64encode(b"no picture").decode()}, "#/image", "is no picture that is understood"),
+        ({"image": base64.b64encode(png_header(60_000, 60_000)).decode()}, "#/image", "pixels"),
         ({"image": picture(size=(1, 1))}, "#/image", "no picture to go by"),
         ({"metadata": {"text": "x" * 40_000}}, "#/metadata", "at most 32768 bytes"),
         ({"metadata": {}, "colour": "red"}, "#/colour", "Extra inputs"),
