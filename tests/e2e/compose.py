@@ -393,7 +393,8 @@ def serves_own_data(stack: Stack) -> None:
         _own_shop(Path(folder))
         own = Stack(project=f"{stack.project}-own-data", environment=_own(folder))
         try:
-            for words in (("encoders", "fit", "image", "/data/shop"), ("encode", "/data/shop")):
+            encoding = ("encode --only text /data/shop", "encoders fit image /data/shop", "encode /data/shop")
+            for words in map(str.split, encoding):
                 own.compose("run", "--rm", "--no-deps", "--quiet-pull", "retrain", *words)
             own.compose("up", "--detach", "--wait")
             answer = own.ask("/recommend", {"user_id": OWN_USERS[1], "k": 5})[1]

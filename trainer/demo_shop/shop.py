@@ -16,12 +16,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from shared.encoders import EncoderFolder
+from shared.encoders.folder import file_digest
 from shared.errors import UsageError, UserError
-from trainer.demo_shop.features import image_features, text_features
+from trainer.demo_shop.features import Pictures, Texts, image_features, text_features
 from trainer.demo_shop.pictures import STYLES, draw_picture
 from trainer.demo_shop.truth import ShopTruth, draw_shop
 from trainer.demo_shop.words import KINDS, THEMES, write_copy
+from trainer.encoders.encode import content_digest
+from trainer.encoders.features_manifest import (
+    ENCODERS,
+    FeaturesManifest,
+    encoder_path,
+    features_path,
+    write_manifest,
+)
+from trainer.encoders.sources import IMAGE_FIELDS, TEXT_FIELDS, PictureSource, TextSource, read_items
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being made, how many are done, how many there are in all)."""
@@ -30,7 +42,9 @@ MIN_USERS = 50
 MIN_ITEMS = 50
 
 _STAMP = "demo-shop.json"
-_CONTENTS = {_STAMP, "interactions.csv", "items.csv", "images", "image_feat.npy", "text_feat.npy"}
+_CONTENTS = {_STAMP, "interactions.csv", "items.csv", "images", ENCODERS} | {
+    f"{modality}_feat.{kind}" for modality in ("image", "text") for kind in ("npy", "json")
+}
 _OPENED = 1_757_289_600
 """2025-09-08 00:00 UTC, in Unix seconds."""
 _DAYS = 120
@@ -55,8 +69,8 @@ def make_shop(
     """Make a synthetic shop; the same seed and sizes make the same files, byte for byte.
 
     Writes ``interactions.csv``, ``items.csv``, ``images/``, and ``image_feat.npy`` and ``text_feat.npy``, both
-    float32, row r for row r of ``items.csv``. One item in fifty has no picture and one in fifty no description;
-    their rows of the features are NaN.
+    float32, row r for row r of ``items.csv``, with the encoders that make them. One item in fifty has no picture and
+    one in fifty no description; their rows of the features are NaN.
 
     Args:
         directory: Where; new, empty, or a shop made earlier, which is replaced.
@@ -152,13 +166,48 @@ def _write_shop(folder: Path, truth: ShopTruth, seed: int, progress: Progress) -
     _write_interactions(folder / "interactions.csv", truth, stock, np.random.default_rng([seed, 2]))
     pictures = [folder / item.image if item.image else None for item in stock]
     seen = image_features(pictures, lambda done, total: progress("looking at pictures", done, total))
-    np.save(folder / "image_feat.npy", seen)
+    np.save(folder / "image_feat.npy", seen.features)
     progress("reading texts", 0, len(stock))
     texts = [f"{item.title}. {item.description}" if item.description else "" for item in stock]
-    np.save(folder / "text_feat.npy", text_features(texts))
+    read = text_features(texts)
+    np.save(folder / "text_feat.npy", read.features)
     progress("reading texts", len(stock), len(stock))
+    _write_encoders(folder, seen, read)
     stamp = {"made_by": "mts4mm demo-data", "seed": seed, "users": len(truth.user_mix), "items": len(stock)}
     (folder / _STAMP).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_encoders(folder: Path, pictures: Pictures, texts: Texts) -> None:
+    """The encoders of both features, and what they encoded, as ``mts4mm encode`` would leave them."""
+    from trainer.demo_shop.encoders import write_picture_encoder, write_word_encoder
+
+    items = read_items(folder)
+    seen = write_picture_encoder(encoder_path(folder, "image"), pictures), PictureSource(items, IMAGE_FIELDS)
+    read = write_word_encoder(encoder_path(folder, "text"), texts), TextSource(items, TEXT_FIELDS)
+    _vouch(folder, "image", *seen, pictures.features)
+    _vouch(folder, "text", *read, texts.features)
+
+
+def _vouch(
+    folder: Path,
+    modality: str,
+    encoder: EncoderFolder,
+    source: TextSource | PictureSource,
+    features: NDArray[np.float32],
+) -> None:
+    """Say which encoder made features of which contents."""
+    there = np.isfinite(features[:, 0])
+    manifest = FeaturesManifest(
+        modality=modality,
+        encoder=encoder.digest,
+        described=encoder.spec.model_dump(mode="json"),
+        fields=source.columns,
+        features=file_digest(features_path(folder, modality)),
+        item_ids=tuple(source.items.ids),
+        contents=tuple(content_digest(source.read(row)) if there[row] else None for row in range(len(features))),
+        faults={},
+    )
+    write_manifest(folder, manifest)
 
 
 def _write_items(folder: Path, truth: ShopTruth, rng: np.random.Generator, progress: Progress) -> list[Item]:

@@ -199,7 +199,7 @@ class _Run:
             raw = self._source.read(row)
             if raw is None:
                 return _Made(row)
-            content = hashlib.sha256(raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw).hexdigest()
+            content = content_digest(raw)
             if content in self._known:
                 return _Made(row, content)
             prepared = self._encoder.prepare(raw)
@@ -261,6 +261,13 @@ class _Run:
         )
         write_manifest(self._out, manifest)
         self._journal_path.unlink()
+
+
+def content_digest(raw: str | bytes | None) -> str | None:
+    """By which a content is known again; None where there is none."""
+    if raw is None:
+        return None
+    return hashlib.sha256(raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw).hexdigest()
 
 
 def _length(made: _Made) -> int:

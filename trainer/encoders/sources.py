@@ -56,11 +56,11 @@ class TextSource:
 
     def __init__(self, items: Items, columns: Sequence[str]) -> None:
         self.columns = tuple(columns)
-        self._records = items.records
+        self.items = items
 
     def read(self, row: int) -> str | None:
         """The text of an item; None where all its columns are empty."""
-        record = self._records[row]
+        record = self.items.records[row]
         parts = (_text(record.get(column)) for column in self.columns)
         return ". ".join(part for part in parts if part) or None
 
@@ -70,11 +70,11 @@ class PictureSource:
 
     def __init__(self, items: Items, columns: Sequence[str]) -> None:
         self.columns = tuple(columns)
-        self._items = items
+        self.items = items
 
     def name(self, row: int) -> str | None:
         """What the table says; None where it says nothing."""
-        record = self._items.records[row]
+        record = self.items.records[row]
         return next((name for column in self.columns if (name := _text(record.get(column)).strip())), None)
 
     def path(self, row: int) -> Path | None:
@@ -84,7 +84,7 @@ class PictureSource:
             PictureError: the path leads out of the catalogue's folder.
         """
         name = self.name(row)
-        return None if name is None else path_inside(self._items.directory, name)
+        return None if name is None else path_inside(self.items.directory, name)
 
     def read(self, row: int) -> bytes | None:
         """The bytes of an item's picture; None where the table names none.

@@ -15,13 +15,10 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from onnx import TensorProto, helper
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from shared import artifact
 from tests.e2e.conftest import Cli
-from tests.unit.encoders.conftest import PLAIN, save, word_network, word_tokenizer
-from trainer.encoders.store import add_image_network, add_text_network
 
 HOSTILE = "<script>alert('owned')</script><img src=x onerror=alert(1)> kettle"
 """The title of an item, as somebody who means harm would write it."""
@@ -102,7 +99,6 @@ def shop(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     made = cli("demo-data", folder / "shop", "--users", 200, "--items", 100)
     assert made.returncode == 0, made.stderr
     hostile = _rename_first_item(folder / "shop" / "items.csv")
-    _encode(cli, folder / "shop", folder / "encoders")
     store = folder / "models"
     for seed in (0, 1):
         options = ("--recipe", "demo", "--set", "epochs=3", "--seed", seed)
@@ -111,24 +107,6 @@ def shop(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     versions = [summary.version for summary in artifact.list_versions(store)]
     assert len(versions) == 2
     return Shop(folder / "shop", store, versions, hostile)
-
-
-def _encode(cli: Cli, shop: Path, store: Path) -> None:
-    """Features by two small networks, which then go with the models: a grid of colours, and a bag of four words."""
-    store.mkdir()
-    words, tokenizer = word_network(store / "words.onnx"), word_tokenizer(store / "tokenizer.json")
-    add_text_network(store, "words", words, tokenizer, {})
-    centred = {**PLAIN, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
-    add_image_network(store, "colours", _colour_grid(store / "colours.onnx"), centred)
-    run = cli("encode", shop, "--store", store, "--replace")
-    assert run.returncode == 0, run.stderr
-
-
-def _colour_grid(path: Path) -> Path:
-    """A picture's vector is the mean colour of each of 4 x 4 fields."""
-    pool = helper.make_node("AveragePool", ["picture"], ["fields"], kernel_shape=[2, 2], strides=[2, 2])
-    picture = helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["n", 3, 8, 8])
-    return save(path, [pool, helper.make_node("Flatten", ["fields"], ["out"])], [picture], [], ["n", 48])
 
 
 def _rename_first_item(table: Path) -> str:

@@ -56,10 +56,13 @@ def killed(directory: Path, stage: str, done: int) -> None:
 def test_the_folder_holds_what_a_customer_could_see_and_nothing_else(shop) -> None:
     assert {path.name for path in shop.directory.iterdir()} == {
         "demo-shop.json",
+        "encoders",
+        "image_feat.json",
         "image_feat.npy",
         "images",
         "interactions.csv",
         "items.csv",
+        "text_feat.json",
         "text_feat.npy",
     }
     assert list(shop.items[0]) == ["item_id", "title", "description", "image", "category", "price", "colour"]

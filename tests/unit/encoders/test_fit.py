@@ -81,7 +81,7 @@ def test_the_same_seed_gives_the_same_network_and_its_export_the_same_vectors(
     np.testing.assert_array_equal(expected, vectors_of(again, pictures.pixels[:4]))
     encoder = open_encoder(store_fitted(fitted, tmp_path, "drawn"))
     assert encoder.spec.model_dump().items() >= {**SETTINGS, "normalise": True}.items()
-    vectors = encoder.encode([(drawn._items.directory / f"{row}.png").read_bytes() for row in (0, 1, 2, 4)])
+    vectors = encoder.encode([(drawn.items.directory / f"{row}.png").read_bytes() for row in (0, 1, 2, 4)])
     unit = expected / np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(vectors, unit, atol=1e-5)
 
