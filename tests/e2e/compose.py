@@ -420,6 +420,7 @@ def _a_picture_and_words_place_an_item(own: Stack) -> None:
     assert "new-mug" in [item["item_id"] for item in own.ask("/recommend", history)[1]["items"]]
 
 
+OWN_ITEMS = 96
 OWN_USERS = tuple(f"own-user-{number}" for number in range(60))
 COLOURS = (("Red", (220, 30, 30)), ("Green", (30, 180, 60)), ("Blue", (30, 60, 220)), ("White", (240, 240, 240)))
 
@@ -430,13 +431,13 @@ def _own(folder: str) -> dict[str, str]:
 
 def _own_shop(shop: Path) -> None:
     """A folder as a user brings it: who took what, and items with words and pictures."""
-    rows = [f"{user},own-{(place * step) % 32}" for place, user in enumerate(OWN_USERS) for step in range(1, 12)]
+    rows = [f"{user},own-{(place * step) % OWN_ITEMS}" for place, user in enumerate(OWN_USERS) for step in range(1, 12)]
     (shop / "interactions.csv").write_text("user_id,item_id\n" + "\n".join(dict.fromkeys(rows)) + "\n")
     (shop / "images").mkdir()
     lines = ["item_id,title,image"]
-    for number in range(32):
+    for number in range(OWN_ITEMS):
         name, (red, green, blue) = COLOURS[number % len(COLOURS)]
-        (shop / "images" / f"{number}.png").write_bytes(_png((red, green, blue - number // 2)))
+        (shop / "images" / f"{number}.png").write_bytes(_png((red, green, blue - number // 8)))
         lines.append(f"own-{number},{name} mug number {number},images/{number}.png")
     (shop / "items.csv").write_text("\n".join(lines) + "\n")
     shop.chmod(0o777)  # the containers' user writes features beside it
