@@ -28,6 +28,7 @@ from service.overlay import Overlay
 from service.pictures import PictureFolder
 from service.requests import REQUEST_ID_HEADER, Front
 from service.routes import ROUTERS
+from service.searches import Searches
 from service.settings import Settings
 from service.short_way import ShortWay
 from service.vitals import Vitals
@@ -88,6 +89,7 @@ def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path
     app = _described_app(following, layers, tracing.telemetry(tracer))
     app.state.live = live
     app.state.overlay = overlay
+    app.state.searches = Searches()
     app.state.mirror = mirror
     app.state.models = settings.models
     app.state.pictures = None if settings.catalogue is None else PictureFolder(settings.catalogue)

@@ -40,7 +40,7 @@ from shared.fold_in import item_weights, profile
 from shared.forgotten import forgotten_until
 from shared.index.approximate import ApproximateIndex
 from shared.index.exact import ExactIndex
-from shared.index.ranking import Ranking, lengths
+from shared.index.ranking import Asked, Ranking, lengths
 from shared.trending import load_trending, order
 
 WHOLE = "whole"
@@ -90,6 +90,20 @@ class _Taste(NamedTuple):
         if self.strengths is None:
             return items, None
         return items, np.concatenate([np.ones(len(self.trained), dtype=np.float32), self.strengths])
+
+
+class Begun(NamedTuple):
+    """A question to the index that is still to be asked, and what else its answer says."""
+
+    asked: Asked
+    strategy: Strategy
+    reason: Reason
+    unknown: list[str]
+
+    def answer(self, best: Ranking, explanations: list[list[PartOfScore]] | None = None) -> RankedRows:
+        """What is answered once the index has."""
+        rows, scores = best.items.tolist(), best.scores.tolist()
+        return RankedRows(self.strategy, self.reason, rows, scores, explanations, self.unknown)
 
 
 class Engine:
@@ -158,11 +172,16 @@ class Engine:
 
     def is_quick(self, query: Query) -> bool:
         """Whether an answer takes so little that handing it to another thread would cost more than it spares."""
-        elaborate = query.filter or query.diversity or query.explain or len(query.history) > query.k
+        elaborate = query.filter or query.weights or query.diversity or query.explain or len(query.history) > query.k
         return not elaborate and len(self.items) * self.artifact.width <= _QUICK_NUMBERS
 
     def rank(self, query: Query, retired: NDArray[np.int64] = _NO_ITEMS) -> RankedRows:
         """As :meth:`recommend`, without looking up what the items are called."""
+        begun = self.begin(query, retired)
+        return begun.answer(self.index.top_k(*begun.asked)) if isinstance(begun, Begun) else begun
+
+    def begin(self, query: Query, retired: NDArray[np.int64] = _NO_ITEMS) -> "Begun | RankedRows":
+        """Find out what ``index`` is to be asked; what needs more than that, or less, is ranked at once."""
         factors = self._factors(query.weights)
         taste, unknown = self._taste(query)
         excluded = self._excluded(query, taste)
@@ -172,19 +191,20 @@ class Engine:
             allowed[retired] = False
         elif len(retired):
             excluded = np.concatenate([excluded, retired])
-        strategy, reason = taste.strategy, taste.reason
-        if strategy is None:
+        if taste.strategy is None:
             best = self._popular(query.k, excluded, allowed)
-            return RankedRows(self.impersonal, reason, best.items.tolist(), best.scores.tolist(), None, unknown)
+            return RankedRows(self.impersonal, taste.reason, best.items.tolist(), best.scores.tolist(), None, unknown)
         parts = None
         if query.weights or query.explain:
             parts = factors[:, None] * self._part_vectors(taste)
         vector = self._vector(taste) if parts is None else parts.sum(axis=0)
-        best = self._ranked(vector, query, excluded, allowed)
-        explanations = None
+        begun = Begun(Asked(vector, query.k, excluded), taste.strategy, taste.reason, unknown)
+        if allowed is None and not query.diversity and not query.explain:
+            return begun
+        best = self._ranked(begun.asked, query.diversity, allowed)
         if query.explain and parts is not None:
-            explanations = self._explanations(best.items, parts, factors, taste)
-        return RankedRows(strategy, reason, best.items.tolist(), best.scores.tolist(), explanations, unknown)
+            return begun.answer(best, self._explanations(best.items, parts, factors, taste))
+        return begun.answer(best)
 
     def rows(self, item_ids: Iterable[str]) -> NDArray[np.int64]:
         """The rows of those items that the artefact has, int64 [any], rising, each once."""
@@ -366,18 +386,12 @@ class Engine:
     def _profile(self, items: NDArray[np.int64], strengths: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         return profile(np.arange(len(items)), self.items.vectors(items), self._weights[items], strengths)
 
-    def _ranked(
-        self,
-        vector: NDArray[np.float32],
-        query: Query,
-        excluded: NDArray[np.int64],
-        allowed: NDArray[np.bool_] | None,
-    ) -> Ranking:
-        if query.diversity == 0:
-            return self.index.top_k(vector, query.k, excluded, allowed)
-        candidates = self.index.top_k(vector, candidate_count(query.k), excluded, allowed)
+    def _ranked(self, asked: Asked, diversity: float, allowed: NDArray[np.bool_] | None) -> Ranking:
+        if diversity == 0:
+            return self.index.top_k(*asked, allowed)
+        candidates = self.index.top_k(asked.query, candidate_count(asked.k), asked.excluded, allowed)
         embeddings = self.items.vectors(candidates.items)
-        picked = diversified(candidates.scores, embeddings, query.k, query.diversity)
+        picked = diversified(candidates.scores, embeddings, asked.k, diversity)
         return Ranking(candidates.items[picked], candidates.scores[picked])
 
     def _popular(self, k: int, excluded: NDArray[np.int64], allowed: NDArray[np.bool_] | None) -> Ranking:

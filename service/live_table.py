@@ -16,7 +16,7 @@ from service.queries import ItemReason
 from shared.artifact import Artifact
 from shared.index.approximate import ApproximateIndex
 from shared.index.exact import ExactIndex
-from shared.index.ranking import Ranking
+from shared.index.ranking import Asked, Ranking
 
 _MOST_WRITTEN = 50_000
 """Items whose JSON is kept; those asked for most come first."""
@@ -136,14 +136,31 @@ class JoinedIndex:
         allowed: NDArray[np.bool_] | None = None,
     ) -> Ranking:
         """As the model's index does it, with the live items at the rows after its own."""
+        best = self._index.top_k(query, k, *self._of_the_model(excluded, allowed))
+        return self._merged(best, Asked(query, k, excluded), allowed)
+
+    def top_k_of_each(self, asked: Sequence[Asked]) -> list[Ranking]:
+        """As :meth:`top_k`, for several."""
+        of_the_model = [each._replace(excluded=self._of_the_model(each.excluded, None)[0]) for each in asked]
+        return [
+            self._merged(best, each, None)
+            for best, each in zip(self._index.top_k_of_each(of_the_model), asked, strict=True)
+        ]
+
+    def _of_the_model(
+        self, excluded: NDArray[np.integer], allowed: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.integer], NDArray[np.bool_] | None]:
         trained = len(self._index)
-        best = self._index.top_k(query, k, excluded[excluded < trained], None if allowed is None else allowed[:trained])
+        return excluded[excluded < trained], None if allowed is None else allowed[:trained]
+
+    def _merged(self, best: Ranking, asked: Asked, allowed: NDArray[np.bool_] | None) -> Ranking:
+        trained = len(self._index)
         eligible = np.ones(len(self._vectors), dtype=bool) if allowed is None else allowed[trained:].copy()
-        eligible[excluded[excluded >= trained] - trained] = False
+        eligible[asked.excluded[asked.excluded >= trained] - trained] = False
         rows = np.flatnonzero(eligible)
-        scores = np.concatenate([best.scores, (self._vectors[rows] * query.astype(np.float64)).sum(axis=1)])
+        scores = np.concatenate([best.scores, (self._vectors[rows] * asked.query.astype(np.float64)).sum(axis=1)])
         items = np.concatenate([best.items, rows + trained])
-        order = np.lexsort((items, -scores))[:k]
+        order = np.lexsort((items, -scores))[: asked.k]
         return Ranking(items[order], scores[order])
 
 

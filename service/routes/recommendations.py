@@ -10,13 +10,13 @@ from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 from starlette.types import Scope as ASGIScope
 
-from service import queries
 from service.access import requires
 from service.answers import written
-from service.engine import Engine
+from service.engine import Begun, Engine
 from service.filters import UnknownAttributeError
 from service.metrics import Metrics
 from service.overlay import Overlay
+from service.queries import Query, RankedRows, UnknownPartError
 from service.routes.base import PROBLEMS, CurrentOverlay, JsonRoute, LoadedEngine
 from service.schemas import BatchRequest, BatchResponse, RecommendRequest, RecommendResponse
 from shared.api_keys import Scope
@@ -46,13 +46,15 @@ async def answer_one(wanted: RecommendRequest, engine: Engine, overlay: Overlay,
     """The answer of :func:`recommend` as JSON; leaves its id for the log."""
     since, complete = await overlay.since_soon(wanted.user_id)
     query, retired = wanted.query(wanted.user_id, wanted.history, since), overlay.retired_rows(engine)
-    metrics: Metrics = scope["app"].state.metrics
+    state = scope["app"].state
     if engine.is_quick(query):
-        id_, answer = _answer(engine, query, retired, complete, metrics)
+        begun = engine.begin(query, retired)
+        ranked = begun.answer(await state.searches(engine, begun.asked)) if isinstance(begun, Begun) else begun
     else:
-        id_, answer = await to_thread.run_sync(_answer, engine, query, retired, complete, metrics)
+        ranked = await to_thread.run_sync(_ranked, engine, query, retired)
+    id_ = urandom(16).hex()
     scope["state"]["recommendation_id"] = id_
-    return answer
+    return _answer(engine, query, ranked, id_, complete, state.metrics)
 
 
 @router.post("/recommend:batch", operation_id="recommend_batch", response_model=BatchResponse, responses=PROBLEMS)
@@ -62,26 +64,26 @@ def recommend_batch(wanted: BatchRequest, engine: LoadedEngine, overlay: Current
     since, complete = overlay.since(wanted.user_ids)
     retired = overlay.retired_rows(engine)
     metrics: Metrics = request.app.state.metrics
+    queries = [wanted.query(user_id, (), known) for user_id, known in zip(wanted.user_ids, since, strict=True)]
     answers = [
-        _answer(engine, wanted.query(user_id, (), known), retired, complete, metrics)[1]
-        for user_id, known in zip(wanted.user_ids, since, strict=True)
+        _answer(engine, query, _ranked(engine, query, retired), urandom(16).hex(), complete, metrics)
+        for query in queries
     ]
     return Response(b'{"recommendations":[%s]}' % b",".join(answers), media_type=_JSON)
 
 
-def _answer(
-    engine: Engine, query: queries.Query, retired: NDArray[np.int64], complete: bool, metrics: Metrics
-) -> tuple[str, bytes]:
-    """The id of the answer, and the answer as JSON."""
+def _ranked(engine: Engine, query: Query, retired: NDArray[np.int64]) -> RankedRows:
     try:
-        ranked = engine.rank(query, retired)
+        return engine.rank(query, retired)
     except UnknownAttributeError as error:
         raise RequestValidationError([_unknown("filter", "attribute", error)]) from None
-    except queries.UnknownPartError as error:
+    except UnknownPartError as error:
         raise RequestValidationError([_unknown("weights", "part", error)]) from None
+
+
+def _answer(engine: Engine, query: Query, ranked: RankedRows, id_: str, complete: bool, metrics: Metrics) -> bytes:
     metrics.recommendation(ranked.strategy, ranked.reason)
-    id_ = urandom(16).hex()
-    answer = written(
+    return written(
         ranked,
         engine.items,
         recommendation_id=id_,
@@ -89,10 +91,9 @@ def _answer(
         user_id=query.user_id,
         degraded=not complete,
     )
-    return id_, answer
 
 
-def _unknown(field: str, kind: str, error: UnknownAttributeError | queries.UnknownPartError) -> dict[str, Any]:
+def _unknown(field: str, kind: str, error: UnknownAttributeError | UnknownPartError) -> dict[str, Any]:
     known = ", ".join(error.known[:_MOST_NAMED]) or "none"
     message = f"The model knows no {kind} of this name. It knows: {known}"
     return {"type": f"unknown_{kind}", "loc": ("body", field, error.name), "msg": message}

@@ -1,10 +1,12 @@
 """The top K by an index that looks at some of the items: always as many as wanted, and as a rule the best ones."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.index.exact import ExactIndex
-from shared.index.ranking import NOTHING, Ranking, narrowed, ranked, without
+from shared.index.ranking import NOTHING, Asked, Ranking, narrowed, ranked, without
 from shared.index.searchers import Effort, Searcher, Wanted
 
 FEWEST_ALLOWED = 1 / 8
@@ -49,3 +51,7 @@ class ApproximateIndex:
         if len(candidates) < count:
             return self._exact.top_k(query, k, excluded, allowed)
         return ranked(self._exact.embeddings, query, candidates).first(count)
+
+    def top_k_of_each(self, asked: Sequence[Asked]) -> list[Ranking]:
+        """As :meth:`top_k`, for several."""
+        return [self.top_k(*each) for each in asked]

@@ -21,6 +21,14 @@ class Ranking(NamedTuple):
         return Ranking(self.items[:count], self.scores[:count])
 
 
+class Asked(NamedTuple):
+    """Who is to be ranked for whom: a query, float32 [width], ``k`` items at most, and indices of those left out."""
+
+    query: NDArray[np.float32]
+    k: int
+    excluded: NDArray[np.integer]
+
+
 NOTHING = Ranking(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64))
 """The ranking of no items."""
 
