@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared import artifact, content, trending
+from shared import artifact, content, forgotten, trending
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
 from shared.encoders import EncoderFolder, attachments_of
 from trainer.content import contents_of
@@ -32,6 +32,7 @@ def publish(
     *,
     activate: bool = True,
     gate: Mapping[str, Any] | None = None,
+    forgotten_until: datetime | None = None,
 ) -> str:
     """Publish the student's artefact to ``store`` and return its version.
 
@@ -45,14 +46,22 @@ def publish(
         trained: the student.
         activate: whether to make it the live version.
         gate: the verdict on it, where it was judged.
+        forgotten_until: up to when what users asked to be forgotten is not in the dataset; None if nobody looked.
     """
     with tempfile.TemporaryDirectory(prefix="mts4mm-index-") as folder:
-        model = _student_model(dataset, recipe, seed, trained, Path(folder))
+        model = _student_model(dataset, recipe, seed, trained, Path(folder), forgotten_until)
         provenance = _provenance(dataset, recipe, seed, trained, gate)
         return artifact.publish(store, model, provenance, activate=activate)
 
 
-def _student_model(dataset: Dataset, recipe: Recipe, seed: int, trained: TrainedStudent, folder: Path) -> StudentModel:
+def _student_model(
+    dataset: Dataset,
+    recipe: Recipe,
+    seed: int,
+    trained: TrainedStudent,
+    folder: Path,
+    forgotten_until: datetime | None,
+) -> StudentModel:
     """What is published; files of it are in ``folder``."""
     interactions = dataset.interactions(TRAIN)
     interactions.sort_indices()
@@ -73,6 +82,7 @@ def _student_model(dataset: Dataset, recipe: Recipe, seed: int, trained: Trained
             **content.attachments_of(contents_of(dataset)),
             **trending.attachments_of(*_timed(dataset), len(dataset.item_ids), datetime.now(UTC)),
             **choose_index(trained.item_embeddings, _active_users(dataset, trained), seed, folder),
+            **({} if forgotten_until is None else {forgotten.ATTACHMENT: forgotten.attachment(forgotten_until)}),
         },
     )
 

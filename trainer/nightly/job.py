@@ -234,6 +234,7 @@ class Night:
         with self._open_state() as state:
             items = patiently(lambda: list(state.live_items.all(pictures=True)))
             retired = patiently(state.retired).item_ids
+            until = datetime.now(UTC)
             forgotten = dict(patiently(lambda: list(state.forgotten())))
         additions.keep(own / "additions", items)
         sources = Sources(
@@ -253,7 +254,8 @@ class Night:
             )
         data = self._dataset()
         gone = {"retired": sorted(retired), "forgotten": sorted(forgotten)}
-        return {**asdict(snapshot), "fingerprint": data.fingerprint, "gone": gone}
+        known = {"fingerprint": data.fingerprint, "gone": gone, "forgotten_until": until.isoformat()}
+        return {**asdict(snapshot), **known}
 
     def _validate(self) -> Result:
         report = validate_directory(self._dataset_folder, split=SplitSpec("given"))
@@ -352,6 +354,7 @@ class Night:
                 trained,
                 activate=False,
                 gate={**{name: value for name, value in gate.items() if name != "seconds"}, "night": night},
+                forgotten_until=datetime.fromisoformat(self._result("snapshot")["forgotten_until"]),
             )
         warm = self._places.own / "warm"
         warm.mkdir(exist_ok=True)
