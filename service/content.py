@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 
 from shared.artifact import Artifact
 from shared.encoders import Encoder, ImageEncoder, TextEncoder, load_encoders
+from shared.encoders.texts import words
 from shared.item_tower import Features, ItemTower, load_item_tower
 from shared.state import Encoded, LiveItem
-
-TEXT_FIELDS = ("title", "description")
-"""The metadata that words are taken from, as ``mts4mm encode`` does by default."""
 
 
 class Content:
@@ -91,16 +89,3 @@ class Content:
             if self._encoders is None:
                 self._encoders = load_encoders(self._artifact)
             return self._encoders
-
-
-def words(metadata: Mapping[str, Any]) -> str:
-    """The words of an item: its title and description, joined."""
-    spelt = {name.lower(): value for name, value in metadata.items()}
-    parts = (_text(spelt.get(name)) for name in TEXT_FIELDS)
-    return ". ".join(part for part in parts if part)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return " ".join(_text(each) for each in value)
-    return "" if value is None or isinstance(value, dict) else str(value)

@@ -15,7 +15,7 @@ from pathlib import Path
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from shared import artifact, durable
+from shared import artifact, durable, kept_pictures
 from shared.artifact import CURRENT
 from shared.errors import UserError
 from shared.manifest import is_version
@@ -84,6 +84,17 @@ class ObjectStore:
             if not self._has(version):
                 self._upload(version)
 
+    def push_pictures(self) -> None:
+        """Copy the kept pictures that are not there, and take away there what they took the place of.
+
+        For who keeps them, the nightly job; a service only has what it pulled.
+
+        Raises:
+            UserError: the object store cannot be reached or refuses.
+        """
+        with self._reaching():
+            self._push_pictures()
+
     def pull(self) -> str | None:
         """Make the folder's live version that of the object store; fetch it, and the one before, if they are missing.
 
@@ -103,6 +114,7 @@ class ObjectStore:
                 for name in dict.fromkeys(trail[1:FETCHED]):
                     if self._has(name):
                         self._fetch(name)
+                self._pull_pictures()
                 fetched = trail
                 with self.held():
                     trail = self._trail()  # fetching takes time, in which somebody may have pushed
@@ -122,6 +134,35 @@ class ObjectStore:
                 self._upload(name)
             self._files.pipe_file(f"{self._root}/{CURRENT}", "".join(f"{name}\n" for name in trail).encode())
         return missing
+
+    def _push_pictures(self) -> None:
+        there = self._pictures()
+        here = {str(path.relative_to(self._folder)) for path in self._folder.glob(f"{kept_pictures.FOLDER}/*/*")}
+        for name in sorted(here - there):
+            if isinstance(self._files, LocalFileSystem):
+                self._files.makedirs(f"{self._root}/{name.rpartition('/')[0]}", exist_ok=True)
+            self._files.put_file(str(self._folder / name), f"{self._root}/{name}")
+        items = {name.rpartition("/")[0] for name in here}
+        for name in sorted(there - here):
+            if name.rpartition("/")[0] in items:
+                self._files.rm_file(f"{self._root}/{name}")
+
+    def _pull_pictures(self) -> None:
+        for name in sorted(self._pictures()):
+            path = self._folder / name
+            if path.exists():
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with durable.replacing(path) as file:
+                file.write(self._files.cat_file(f"{self._root}/{name}"))
+            kept_pictures.only(path)
+
+    def _pictures(self) -> set[str]:
+        """The files of pictures there, by their names below the root."""
+        root = f"{self._root}/{kept_pictures.FOLDER}"
+        if not self._files.exists(root):
+            return set()
+        return {str(path)[len(self._root) :].lstrip("/") for path in self._files.find(root)}
 
     def _trail(self) -> list[str]:
         path = f"{self._root}/{CURRENT}"

@@ -13,6 +13,7 @@ from trainer.training import Listener
 Outcome = TypeVar("Outcome")
 
 _STATUS = Path("/proc/self/status")
+_PEAK, _FORGET_PEAK = Path("/proc/self/clear_refs"), "5"
 
 
 def in_own_process(work: Callable[[Listener], Outcome], listener: Listener, name: str, advice: str) -> Outcome:
@@ -47,7 +48,7 @@ def in_own_process(work: Callable[[Listener], Outcome], listener: Listener, name
 
 
 def own_memory_mb(*, peak: bool) -> float:
-    """Resident memory of this process, in MB: now, or at its highest since this program began.
+    """Resident memory of this process, in MB: now, or at its highest since :func:`forget_peak`, or since it began.
 
     Not ``getrusage``: there a child process begins with its parent's peak.
     """
@@ -55,6 +56,12 @@ def own_memory_mb(*, peak: bool) -> float:
     lines = _STATUS.read_text(encoding="utf-8").splitlines()
     kilobytes = next(line.split()[1] for line in lines if line.startswith(key))
     return int(kilobytes) / 1024
+
+
+def forget_peak() -> None:
+    """Begin to look for the highest resident memory anew; a kernel that does not let us keeps the old one."""
+    with suppress(OSError):
+        _PEAK.write_text(_FORGET_PEAK, encoding="ascii")
 
 
 def _relay(reports: Connection, listener: Listener) -> Any:

@@ -1,6 +1,7 @@
 """The pictures of items."""
 
 from hashlib import sha256
+from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
@@ -10,6 +11,7 @@ from service.overlay import Overlay
 from service.pictures import Picture, PictureFolder
 from service.routes.base import ITEM_PROBLEMS, CurrentOverlay, LiteralTailRoute, LoadedEngine, known
 from shared.api_keys import Scope
+from shared.kept_pictures import kept_picture
 from shared.state import StateUnavailable
 
 _KEEP = "private, max-age=3600"
@@ -31,7 +33,9 @@ router = APIRouter(route_class=LiteralTailRoute, dependencies=[requires(Scope.RE
 def image(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay, request: Request) -> Response:
     """The picture of an item: the one it was put with, else from the catalogue's folder (`MTS4MM_CATALOGUE`)."""
     metadata = known(lambda: engine.item(item_id), "item").metadata or {}
-    picture = _as_put(overlay, item_id) or _from_catalogue(request.app.state.pictures, metadata.get("image"))
+    live = item_id in overlay.live_items
+    put = _as_put(overlay, item_id) if live else _kept(request.app.state.models, item_id)
+    picture = put or _from_catalogue(request.app.state.pictures, metadata.get("image"))
     if picture is None:
         raise HTTPException(404, "There is no picture of this item.")
     headers = {"ETag": picture.etag, "Cache-Control": _KEEP}
@@ -41,12 +45,18 @@ def image(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay, request: 
 
 
 def _as_put(overlay: Overlay, item_id: str) -> Picture | None:
-    if item_id not in overlay.live_items:
-        return None
     try:
-        content = overlay.call("picture", lambda state: state.live_items.picture(item_id))
+        return _jpeg(overlay.call("picture", lambda state: state.live_items.picture(item_id)))
     except StateUnavailable:
         return None
+
+
+def _kept(store: Path, item_id: str) -> Picture | None:
+    """What the nightly job kept of an item that was put and that the models know by now."""
+    return _jpeg(kept_picture(store, item_id))
+
+
+def _jpeg(content: bytes | None) -> Picture | None:
     return None if content is None else Picture(content, "image/jpeg", f'"{sha256(content).hexdigest()}"')
 
 

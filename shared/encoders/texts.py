@@ -2,10 +2,14 @@
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 CLEANING = 1
 """Changes whenever the same text would be cleaned differently, so that nothing keeps vectors of the old way."""
+
+TEXT_FIELDS = ("title", "description")
+"""What words are taken from where nobody says otherwise."""
 
 MOST_CHARACTERS = 1_000_000
 """Of one text; the rest is not looked at. No network reads as far."""
@@ -66,3 +70,26 @@ def _end_of(text: str, found: re.Match[str], name: str) -> int:
         closing = re.compile(f"</{name}[^<>]*>", re.IGNORECASE).search(text, found.end())
         return len(text) if closing is None else closing.end()
     return found.end()
+
+
+def words(record: Mapping[str, Any]) -> str:
+    """The words of an item: its title and description, joined; empty where it has none.
+
+    >>> words({"Title": "Red mug", "description": ["Large.", "Glazed"], "price": 3})
+    'Red mug. Large. Glazed'
+    """
+    spelt = {name.lower(): value for name, value in record.items()}
+    return joined(spelt.get(name) for name in TEXT_FIELDS)
+
+
+def joined(values: Iterable[object]) -> str:
+    """Values of a record as one text; lists are joined by spaces, and what is no text or number is left out."""
+    parts = map(as_text, values)
+    return ". ".join(part for part in parts if part)
+
+
+def as_text(value: object) -> str:
+    """A value of a record as text."""
+    if isinstance(value, list | tuple):
+        return " ".join(map(as_text, value))
+    return "" if value is None or isinstance(value, dict) else str(value)

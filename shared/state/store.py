@@ -113,6 +113,26 @@ end
 return recorded
 """
 
+# A member of a user's events is 16 digits of arrival and the payload.
+_RETRACT = """
+local retracted = 0
+for i = 1, #KEYS / 2 do
+  local recent, hidden = KEYS[2 * i - 1], KEYS[2 * i]
+  local timestamp, payload, item = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', recent, timestamp, timestamp)) do
+    if string.sub(member, 17) == payload then
+      redis.call('ZREM', recent, member)
+      retracted = retracted + 1
+      break
+    end
+  end
+  if item ~= '' and tonumber(redis.call('ZSCORE', hidden, item) or '-1') == tonumber(timestamp) then
+    redis.call('ZREM', hidden, item)
+  end
+end
+return retracted
+"""
+
 # One string for all events of a user: the client takes long to read many short ones.
 _READ = """
 local answers = {}
@@ -199,6 +219,7 @@ class UserState:
         self._server = server
         self._breaker = Breaker()
         self._record = client.register_script(_RECORD)
+        self._retract = client.register_script(_RETRACT)
         self._read = client.register_script(_READ)
         self.live_items = LiveItems(client, self._call)
         self.event_stream = EventStream(client, self._call)
@@ -231,11 +252,25 @@ class UserState:
         for event in events:
             user = digest(event.user_id)
             keys += [_EVENT + digest(event.event_id), _RECENT + user, _HIDDEN + user, _FORGOTTEN + user]
-            microseconds = _microseconds(event.timestamp)
-            payload = _compact([event.item_id, event.type, microseconds, event.weight])
-            args += [microseconds, payload, encode(event), _compact(event.item_id), self._effect(event.type)]
+            args += [_microseconds(event.timestamp), _payload(event), encode(event)]
+            args += [_compact(event.item_id), self._effect(event.type)]
         recorded: list[int] = self._call(lambda: self._record(keys, args))
         return [Recorded(outcome) for outcome in recorded]
+
+    def retract(self, events: Sequence[Event]) -> int:
+        """Take events out of what is known of their users; their ids stay counted, so that none comes in again.
+
+        Returns:
+            How many of them were still known.
+        """
+        keys: list[str] = []
+        args: list[int | str] = []
+        for event in events:
+            user, hides = digest(event.user_id), self._effect(event.type) == "hide"
+            keys += [_RECENT + user, _HIDDEN + user]
+            args += [_microseconds(event.timestamp), _payload(event), _compact(event.item_id) if hides else ""]
+        retracted: int = self._call(lambda: self._retract(keys, args)) if keys else 0
+        return retracted
 
     def recent(self, user_ids: Sequence[str]) -> list[RecentEvents]:
         """Return what is known of users, in the order asked for; of an unknown one, nothing."""
@@ -389,6 +424,10 @@ def _microseconds(time: datetime) -> int:
 
 def _compact(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _payload(event: Event) -> str:
+    return _compact([event.item_id, event.type, _microseconds(event.timestamp), event.weight])
 
 
 def _events(joined: bytes) -> list[RecentEvent]:

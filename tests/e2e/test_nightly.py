@@ -1,19 +1,27 @@
 """Nights over a real store, a real Redis and real processes: how they end, and what a kill -9 does to them."""
 
 import json
+import re
 import shutil
 import signal
 import threading
+from base64 import b64encode
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx2 as httpx
 import numpy as np
 import pytest
 
 from service.live_model import LiveModel, SwapResult
 from shared import artifact
 from shared.events import Event
+from shared.state import open_state
+from tests.e2e.faulty_service import faulty_service
 from tests.e2e.nights import Shop, night, opened_shop, send, settings_file
+from tests.integration.test_service_process import service
+from trainer.dataset import load_dataset
 from trainer.nightly.event_log import EventLog
 from trainer.nightly.outcome import Outcome
 
@@ -168,17 +176,28 @@ def test_a_poisoned_log_is_refused_and_a_dry_run_publishes_nothing(opened: Opene
     assert any("NDCG@20" in reason for reason in found["reasons"])
 
 
-def test_forgotten_users_are_in_no_log_and_no_model(opened: Opened, tmp_path: Path) -> None:
-    from shared.state import open_state
-
+def test_forgotten_users_are_in_no_log_and_no_model_but_for_what_they_did_after_they_came_back(opened: Opened, tmp_path: Path) -> None:
     store = opened.copy(tmp_path)
     send(store, opened.shop.later)
-    gone = opened.shop.later[0].user_id
+    gone, back = sorted({event.user_id for event in opened.shop.later})[:2]
     with open_state(None, store / ".state") as state:
-        state.forget(gone)
+        for user in (gone, back):
+            state.forget(user)
+    returned = [
+        event.model_copy(update={"user_id": back, "event_id": f"back-{n}", "timestamp": datetime.now(UTC)})
+        for n, event in enumerate(opened.shop.later[:6])
+    ]
+    send(store, returned)
     assert night(opened.shop.base, store, opened.settings) == Outcome.PROMOTED
-    assert artifact.load(store).users.dense(gone) is None
-    assert gone not in EventLog(store / ".events").read()["user_id"].to_list()
+    live = artifact.load(store)
+    assert live.users.dense(gone) is None
+    assert {event.item_id for event in returned} == {live.items.outside(i) for i in live.seen(live.users.dense(back))}
+    kept = EventLog(store / ".events").read()
+    assert gone not in kept["user_id"].to_list()
+    assert len(kept.filter(kept["user_id"] == back)) == len(returned)
+    with service(store, tmp_path / "log") as running:
+        answered = httpx.post(f"{running.url}/recommend", json={"user_id": back, "k": 5}).raise_for_status().json()
+    assert (answered["strategy"], answered["reason"]) == ("personal", "trained")
 
 
 def test_only_one_night_at_a_time(opened: Opened, tmp_path: Path) -> None:
@@ -197,8 +216,6 @@ def test_only_one_night_at_a_time(opened: Opened, tmp_path: Path) -> None:
 
 def test_a_service_that_does_not_take_the_new_model_brings_the_champion_back(opened: Opened, tmp_path: Path) -> None:
     """The service follows another folder, so that it never answers with the night's version."""
-    from tests.integration.test_service_process import service
-
     settings = settings_file(tmp_path, confirm_seconds=1)
     store, elsewhere = opened.copy(tmp_path), opened.copy(tmp_path / "elsewhere")
     live = artifact.current_version(store)
@@ -210,3 +227,62 @@ def test_a_service_that_does_not_take_the_new_model_brings_the_champion_back(ope
     assert len(versions(store)) == 2
     assert report(store)["outcome"] == "rolled_back"
     assert f"still answers with {live}" in report(store)["reason"]
+
+
+def test_a_service_that_gets_worse_after_the_activation_brings_the_champion_back(
+    opened: Opened, tmp_path: Path
+) -> None:
+    """A real service that fails every fourth answer with any model but the champion, as one that outgrew it might."""
+    settings = settings_file(tmp_path, watch_seconds=20)
+    store = opened.copy(tmp_path)
+    live = artifact.current_version(store)
+    send(store, opened.shop.later)
+    with faulty_service(store, live, tmp_path / "log") as running:
+        ended = night(opened.shop.base, store, settings, service=running.url)
+        assert httpx.get(f"{running.url}/health").json()["model_version"] == live
+    assert ended == Outcome.ROLLED_BACK
+    assert artifact.current_version(store) == live
+    said = report(store)
+    assert said["outcome"] == "rolled_back"
+    assert re.search(r"% of the requests fail since the activation, before it 0.0% did", said["reason"])
+    assert f"{live} is live again" in said["reason"]
+    assert "rolled back" in (store / ".nightly" / "reports" / f"{said['night']}.html").read_text()
+    assert 'outcome="rolled_back"} 1' in (store / ".nightly" / "metrics.prom").read_text()
+
+
+def test_an_item_that_was_put_is_trained_on_by_its_words_and_picture_and_keeps_its_picture(
+    opened: Opened, tmp_path: Path
+) -> None:
+    store, catalogue = opened.copy(tmp_path), load_dataset(opened.shop.base)
+    twin = next(row for row, record in enumerate(catalogue.catalogue) if record["image"] and record["description"])
+    like = catalogue.catalogue[twin]
+    picture = (opened.shop.base / like["image"]).read_bytes()
+    put = {
+        "metadata": {name: like[name] for name in ("title", "description")},
+        "image": b64encode(picture).decode(),
+    }
+    settings = settings_file(tmp_path, least_new=1)
+    half = len(opened.shop.later) // 2
+    with service(store, tmp_path / "log") as running:
+        httpx.put(f"{running.url}/items/twin", json=put).raise_for_status()
+        shown = httpx.get(f"{running.url}/items/twin/image").raise_for_status().content
+        send(store, opened.shop.later[:half])
+        assert night(opened.shop.base, store, settings, service=running.url) == Outcome.PROMOTED
+        first = report(store)
+        send(store, opened.shop.later[half:])
+        assert night(opened.shop.base, store, settings, service=running.url) == Outcome.PROMOTED
+        with open_state(None, store / ".state") as state:
+            assert list(state.live_items.changes()) == []
+        kept = httpx.get(f"{running.url}/items/twin/image").raise_for_status().content
+        asked = {"user_id": opened.shop.later[0].user_id, "k": 500}
+        answered = httpx.post(f"{running.url}/recommend", json=asked).raise_for_status().json()["items"]
+    assert kept == shown
+    (of_twin,) = [item for item in answered if item["item_id"] == "twin"]
+    assert of_twin["reason"] != "cold_item"
+    assert first["data"]["new_items"] == 1
+    tonight = load_dataset(store / ".nightly" / "runs" / report(store)["night"] / "dataset")
+    row = tonight.item_ids.index("twin")
+    for name, modality in tonight.modalities.items():
+        assert modality.present[row]
+        other = tonight.item_ids.index(like["item_id"])
+        assert modality.features[row] == pytest.approx(modality.features[other], abs=0.05), name

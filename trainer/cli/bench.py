@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from shared.errors import UserError
-from trainer.cli import bench_index, bench_load, bench_train, output
+from trainer.cli import bench_index, bench_load, bench_night, bench_train, output
 from trainer.cli.data import make_shop_with_progress
 from trainer.cli.encoders import FIT_EPOCHS
 
@@ -20,6 +20,7 @@ app = typer.Typer(help="Measure; every figure in the documents comes from one of
 app.command("train")(bench_train.train)
 app.command("index")(bench_index.index)
 app.command("load")(bench_load.load)
+app.command("night")(bench_night.night)
 
 SERVED_SIZES = (7_000, 20_000, 200_000)
 METRICS = ("recall@20", "ndcg@20")

@@ -77,7 +77,9 @@ def push(
     """Copy the live version, and those before it, to an object store; services that follow it swap it in."""
     from shared.object_store import ObjectStore
 
-    sent = ObjectStore(url, store).push()
+    objects = ObjectStore(url, store)
+    objects.push_pictures()
+    sent = objects.push()
     if json_:
         output.print_json({"store": str(store), "url": url, "sent": sent})
     else:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +12,9 @@ import typer
 
 from shared.settings import state_settings
 from trainer.cli import output
-from trainer.cli.events import LOG_FOLDER, LogOption
+from trainer.cli.events import LOG_FOLDER, LogOption, state_opener
 
 if TYPE_CHECKING:
-    from shared.state import UserState
     from trainer.nightly.job import Ended, Places, Watcher
     from trainer.nightly.settings import NightlySettings
     from trainer.training import EpochRecord, Progress
@@ -141,14 +140,6 @@ def _follow_object_store(url: str, models: Path) -> None:
     from shared.object_store import ObjectStore
 
     ObjectStore(url, models).pull()
-
-
-def state_opener(models: Path) -> Callable[[], AbstractContextManager[UserState]]:
-    """What opens the user state that the settings name, for a models folder."""
-    from shared.state import open_state
-
-    settings = state_settings()
-    return lambda: open_state(settings.redis_server, settings.state_folder(models), settings.event_weights)
 
 
 def _busy() -> int:

@@ -6,13 +6,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from shared.encoders.pictures import PictureError, read_picture_file
+from shared.encoders.texts import as_text, joined
 from shared.errors import UserError
 from trainer.dataset.catalogue import find_tables, read_catalogue
 from trainer.dataset.columns import ITEM_ID
 from trainer.dataset.findings import Findings
-
-TEXT_FIELDS = ("title", "description")
-IMAGE_FIELDS = ("image",)
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,7 @@ class TextSource:
     def read(self, row: int) -> str | None:
         """The text of an item; None where all its columns are empty."""
         record = self.items.records[row]
-        parts = (_text(record.get(column)) for column in self.columns)
-        return ". ".join(part for part in parts if part) or None
+        return joined(record.get(column) for column in self.columns) or None
 
 
 class PictureSource:
@@ -75,7 +72,7 @@ class PictureSource:
     def name(self, row: int) -> str | None:
         """What the table says; None where it says nothing."""
         record = self.items.records[row]
-        return next((name for column in self.columns if (name := _text(record.get(column)).strip())), None)
+        return next((name for column in self.columns if (name := as_text(record.get(column)).strip())), None)
 
     def path(self, row: int) -> Path | None:
         """The file of an item's picture; None where the table names none.
@@ -118,9 +115,3 @@ def path_inside(directory: Path, name: str) -> Path:
     if not any(resolved.is_relative_to(each) for each in allowed):
         raise outside
     return path
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return " ".join(_text(each) for each in value)
-    return "" if value is None or isinstance(value, dict) else str(value)

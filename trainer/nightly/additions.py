@@ -1,14 +1,14 @@
 """Items that came after the base dataset was made, kept for all nights to come: what was put to the service.
 
     <folder>/<digest>.json     metadata and features of an item, as it was last put
-    <folder>/<digest>.jpg      its picture, if it has one
 
-The state keeps a live item only until the models know it. From then on the training has it from here.
+The state keeps a live item only until the models know it. From then on the training has it from here, and its picture
+from ``shared.kept_pictures``.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared import durable
-from shared.state.live_items import LiveItem
+from shared.kept_pictures import keep_picture
+from shared.state import Encoded, LiveItem
 
 
 @dataclass(frozen=True)
@@ -27,51 +28,71 @@ class Addition:
     Attributes:
         item_id: its outside id.
         metadata: as in a row of the items table.
-        features: by modality float32 [d_m]; given by whoever put the item, or made by an encoder.
+        given: by modality float32 [d_m], the features that whoever put the item gave.
+        encoded: by modality, what an encoder made, and which.
     """
 
     item_id: str
     metadata: dict[str, Any]
-    features: dict[str, NDArray[np.float32]]
+    given: Mapping[str, NDArray[np.float32]]
+    encoded: Mapping[str, Encoded]
+
+    @property
+    def features(self) -> dict[str, NDArray[np.float32]]:
+        """By modality, those that were given, else what an encoder made."""
+        made = {name: each.values for name, each in self.encoded.items() if each.values is not None}
+        return {**made, **self.given}
+
+    def lacks(self, modality: str, encoder: str) -> bool:
+        """Whether an encoder has yet to say what it makes of the item."""
+        made = self.encoded.get(modality)
+        return modality not in self.given and (made is None or made.encoder != encoder)
 
 
-def keep(folder: Path, items: Iterable[LiveItem]) -> int:
-    """Write live items down, each in the place of what was there of it; returns how many."""
+def keep(folder: Path, store: Path, items: Iterable[LiveItem]) -> int:
+    """Write live items down, each in the place of what was there of it, and their pictures; returns how many."""
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     for item in items:
-        name = _name(item.item_id)
-        encoded = {modality: made.values for modality, made in item.encoded.items() if made.values is not None}
-        features = {**encoded, **item.features}
-        document = {
-            "item_id": item.item_id,
-            "metadata": dict(item.metadata),
-            "features": {modality: values.tolist() for modality, values in features.items()},
-        }
-        if item.picture is not None:
-            with durable.replacing(folder / f"{name}.jpg") as file:
-                file.write(item.picture)
-        with durable.replacing(folder / f"{name}.json") as file:
-            file.write(json.dumps(document).encode())
+        keep_picture(store, item.item_id, item.picture)
+        _write(folder, Addition(item.item_id, dict(item.metadata), item.features, item.encoded))
         count += 1
     return count
 
 
+def note_encoded(folder: Path, addition: Addition, modality: str, made: Encoded) -> None:
+    """Write down what an encoder made of an item, so that no other night has to ask it again."""
+    _write(folder, replace(addition, encoded={**addition.encoded, modality: made}))
+
+
 def read(folder: Path) -> list[Addition]:
     """All items that were ever kept, by id."""
-    additions = []
-    for path in folder.glob("*.json"):
-        document = json.loads(path.read_bytes())
-        features = {name: np.array(values, np.float32) for name, values in document["features"].items()}
-        additions.append(Addition(document["item_id"], document["metadata"], features))
-    return sorted(additions, key=lambda each: each.item_id)
+    return sorted(map(_read, folder.glob("*.json")), key=lambda each: each.item_id)
 
 
-def picture(folder: Path, item_id: str) -> Path | None:
-    """The picture of an item that was kept; None if it has none."""
-    path = folder / f"{_name(item_id)}.jpg"
-    return path if path.exists() else None
+def _write(folder: Path, addition: Addition) -> None:
+    document = {
+        "item_id": addition.item_id,
+        "metadata": addition.metadata,
+        "given": {modality: values.tolist() for modality, values in addition.given.items()},
+        "encoded": {
+            modality: [made.encoder, None if made.values is None else made.values.tolist()]
+            for modality, made in addition.encoded.items()
+        },
+    }
+    name = blake2b(addition.item_id.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+    with durable.replacing(folder / f"{name}.json") as file:
+        file.write(json.dumps(document).encode())
 
 
-def _name(item_id: str) -> str:
-    return blake2b(item_id.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+def _read(path: Path) -> Addition:
+    document = json.loads(path.read_bytes())
+    return Addition(
+        document["item_id"],
+        document["metadata"],
+        {modality: np.array(values, np.float32) for modality, values in document["given"].items()},
+        {
+            modality: Encoded(encoder, None if values is None else np.array(values, np.float32))
+            for modality, (encoder, values) in document["encoded"].items()
+        },
+    )

@@ -6,6 +6,7 @@ anywhere it goes on from the position of the log; what was committed and not tri
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,8 @@ PATIENCE_SECONDS = 60.0
 """How long Redis may be away before the night is given up."""
 UNREADABLE = "unreadable.jsonl"
 """Where entries of the stream go that are no events: beside the log, for somebody to look at."""
+
+StateOpener = Callable[[], AbstractContextManager[UserState]]
 
 _Answer = TypeVar("_Answer")
 

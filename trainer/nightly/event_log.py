@@ -2,6 +2,7 @@
 
     <log>/log.json                              the stream's position, and every file that counts
     <log>/date=2026-11-24/part-<id>.parquet     events of that day (UTC) by their timestamps
+    <log>/removed/part-<id>.parquet             events that somebody removed: not read any more, their ids still known
     <log>/lock                                  one writer at a time
 
 A file counts from the moment that ``log.json`` names it, and that is replaced atomically: the events of a drain, in
@@ -10,10 +11,10 @@ does not name are what a killed writer left, and are removed by the next one.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import date, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -36,15 +37,58 @@ SCHEMA: Mapping[str, Any] = {
     "recommendation_id": pl.String,
 }
 CONTENTS = "log.json"
+REMOVED = "removed"
 _DAY = "date={:%Y-%m-%d}"
 
 
 @dataclass(frozen=True)
 class _Contents:
-    """What ``log.json`` says: how far the stream was read, and the rows of each file that counts."""
+    """What ``log.json`` says: how far the stream was read, and the rows of each file that counts.
+
+    ``removed`` are the files of removed events, ``removals`` what was asked for when they were.
+    """
 
     position: str | None = None
     files: Mapping[str, int] = field(default_factory=dict)
+    removed: Mapping[str, int] = field(default_factory=dict)
+    removals: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Events by what they say; whatever is not given does not matter.
+
+    Attributes:
+        users: of any of these; likewise ``items`` and ``types``.
+        since: from this moment on.
+        until: before this moment.
+    """
+
+    users: tuple[str, ...] = ()
+    items: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def __bool__(self) -> bool:
+        return any(value not in ((), None) for value in vars(self).values())
+
+    def matches(self) -> pl.Expr:
+        """Which rows of the log these are."""
+        wanted = pl.lit(value=True)
+        for column, values in (("user_id", self.users), ("item_id", self.items), ("type", self.types)):
+            if values:
+                wanted = wanted & pl.col(column).is_in(list(values))
+        if self.since is not None:
+            wanted = wanted & (pl.col("timestamp") >= self.since)
+        if self.until is not None:
+            wanted = wanted & (pl.col("timestamp") < self.until)
+        return wanted
+
+    def as_dict(self) -> dict[str, Any]:
+        """What was given, fit for JSON."""
+        given = {name: value for name, value in vars(self).items() if value not in ((), None)}
+        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in given.items()}
 
 
 @dataclass(frozen=True)
@@ -87,7 +131,7 @@ class EventLog:
             new = new.join(self._ids_among(contents, new), on="event_id", how="anti", maintain_order="left")
             written = self._write(new)
             fault.point("log:written")
-            self._commit(_Contents(position or contents.position, {**contents.files, **written}))
+            self._commit(replace(contents, position=position or contents.position, files={**contents.files, **written}))
             fault.point("log:committed")
         return Appended(len(new), len(events) - len(new))
 
@@ -114,25 +158,63 @@ class EventLog:
             {"user_id": list(users), "_until": list(users.values())},
             schema={"user_id": pl.String, "_until": pl.Datetime("us", "UTC")},
         )
-        removed = 0
+
+        def forgotten(events: pl.DataFrame) -> pl.Series:
+            joined = events.join(gone, on="user_id", how="left", maintain_order="left")
+            return joined.select((pl.col("timestamp") <= pl.col("_until")).fill_null(value=False)).to_series()
+
         with self._writing() as contents:
-            files = dict(contents.files)
-            for name in contents.files:
-                events = pl.read_parquet(self.folder / name, hive_partitioning=False)
-                kept = (
-                    events.join(gone, on="user_id", how="left", maintain_order="left")
-                    .filter((pl.col("timestamp") > pl.col("_until")).fill_null(True))
-                    .drop("_until")
-                )
-                if len(kept) == len(events):
-                    continue
-                removed += len(events) - len(kept)
-                del files[name]
-                files |= self._write(kept)
-            if removed:
-                self._commit(_Contents(contents.position, files))
-                self._remove_uncounted(files)
-        return removed
+            files, taken = self._without(contents.files, forgotten, self._write)
+            removed, taken_before = self._without(contents.removed, forgotten, self._write_removed)
+            count = sum(map(len, [*taken, *taken_before]))
+            if count:
+                self._commit(replace(contents, files=files, removed=removed))
+                self._remove_uncounted({**files, **removed})
+        return count
+
+    def remove(self, selection: Selection, *, dry_run: bool = False) -> pl.DataFrame:
+        """Take events out of what is read, for good; they are set aside, and one that is sent again stays out.
+
+        Args:
+            selection: which ones.
+            dry_run: only find them.
+
+        Returns:
+            Those events.
+        """
+        with self._writing() as contents:
+            files, taken = self._without(
+                contents.files,
+                lambda events: events.select(selection.matches().alias("_")).to_series(),
+                (lambda _: {}) if dry_run else self._write,
+            )
+            found = pl.concat([pl.DataFrame(schema=SCHEMA), *taken]).sort("timestamp", "event_id")
+            if dry_run or found.is_empty():
+                return found
+            record = {"at": datetime.now(UTC).isoformat(), "events": len(found), **selection.as_dict()}
+            removed = {**contents.removed, **self._write_removed(found)}
+            fault.point("log:written")
+            self._commit(replace(contents, files=files, removed=removed, removals=(*contents.removals, record)))
+            self._remove_uncounted({**files, **removed})
+        return found
+
+    def _without(
+        self,
+        files: Mapping[str, int],
+        unwanted: Callable[[pl.DataFrame], pl.Series],
+        write: Callable[[pl.DataFrame], Mapping[str, int]],
+    ) -> tuple[dict[str, int], list[pl.DataFrame]]:
+        """Files with the rest of those that hold unwanted events in their place, and these events."""
+        kept, taken = dict(files), []
+        for name in files:
+            events = pl.read_parquet(self.folder / name, hive_partitioning=False)
+            found = unwanted(events)
+            if not found.any():
+                continue
+            taken.append(events.filter(found))
+            del kept[name]
+            kept |= write(events.filter(~found))
+        return kept, taken
 
     def stats(self) -> dict[str, Any]:
         """What is in it, for people and as JSON."""
@@ -149,6 +231,8 @@ class EventLog:
             "position": contents.position,
             "first": None if events.is_empty() else str(events["timestamp"][0]),
             "last": None if events.is_empty() else str(events["timestamp"][-1]),
+            "removed": sum(contents.removed.values()),
+            "removals": list(contents.removals),
             "types": dict(types.iter_rows()),
             "days": {str(day): count for day, count in days.iter_rows()},
         }
@@ -157,14 +241,14 @@ class EventLog:
     def _writing(self) -> Iterator[_Contents]:
         with durable.exclusive(self.folder / "lock"):
             contents = self._contents()
-            self._remove_uncounted(contents.files)
+            self._remove_uncounted({**contents.files, **contents.removed})
             yield contents
 
     def _contents(self) -> _Contents:
         path = self.folder / CONTENTS
         try:
             document = json.loads(path.read_bytes())
-            return _Contents(document["position"], document["files"])
+            return _Contents(**document)
         except FileNotFoundError:
             return _Contents()
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -176,9 +260,9 @@ class EventLog:
 
     def _ids_among(self, contents: _Contents, new: pl.DataFrame) -> pl.DataFrame:
         """Those ids of new events that the log has."""
-        if not contents.files or new.is_empty():
+        paths = [self.folder / name for name in (*contents.files, *contents.removed)]
+        if not paths or new.is_empty():
             return new.select("event_id").clear()
-        paths = [self.folder / name for name in contents.files]
         known = pl.scan_parquet(paths, hive_partitioning=False).select("event_id")
         return known.join(new.lazy().select("event_id"), on="event_id", how="semi").collect()
 
@@ -196,8 +280,19 @@ class EventLog:
         durable.sync_directory(self.folder)
         return written
 
+    def _write_removed(self, events: pl.DataFrame) -> dict[str, int]:
+        """A file of removed events, synced; it does not count yet."""
+        if events.is_empty():
+            return {}
+        name = f"{REMOVED}/part-{uuid4().hex}.parquet"
+        (self.folder / REMOVED).mkdir(exist_ok=True)
+        with durable.replacing(self.folder / name) as file:
+            events.write_parquet(file)
+        durable.sync_directory(self.folder)
+        return {name: len(events)}
+
     def _remove_uncounted(self, counted: Mapping[str, int]) -> None:
-        for path in self.folder.glob("date=*/*"):
+        for path in [*self.folder.glob("date=*/*"), *self.folder.glob(f"{REMOVED}/*")]:
             if str(path.relative_to(self.folder)) not in counted:
                 path.unlink()
         for folder in self.folder.glob("date=*"):

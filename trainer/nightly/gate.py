@@ -3,6 +3,11 @@
 Both are judged on the same fresh holdout: interactions of the newest days that neither was trained on. Every check
 says its figure, its bound and, in plain words, why it passed or failed; one that fails is enough to refuse. Without a
 champion only those checks are made that need none.
+
+With few users the interval of NDCG@20 is wider than the margin, so that not even an equal model could be shown to be no
+worse. A wider margin would let worse models through. So then the question is another one: whether the challenger is
+better, and it has to be in ``GateSettings.better`` of the resamples. If it is not, the night is undecided and the
+champion stays.
 """
 
 from collections.abc import Iterator, Mapping
@@ -54,6 +59,7 @@ class Check:
         value: its figure; None where there is none to give.
         bound: what the figure was held against.
         reason: both, in plain words.
+        undecided: whether it failed for want of users alone.
     """
 
     name: str
@@ -61,6 +67,7 @@ class Check:
     value: float | None
     bound: float | None
     reason: str
+    undecided: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,13 @@ class Verdict:
     figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def word(self) -> str:
+        """Promoted, refused, or undecided, where nothing but the want of users spoke against it."""
+        if self.promoted:
+            return "promoted"
+        return "undecided" if all(check.passed or check.undecided for check in self.checks) else "refused"
+
+    @property
     def reasons(self) -> list[str]:
         """Why it was refused, or that nothing spoke against it."""
         return [check.reason for check in self.checks if not check.passed] or ["every check passed"]
@@ -81,7 +95,7 @@ class Verdict:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for the manifest and the report; a figure that is not finite is null."""
         return {
-            "verdict": "promoted" if self.promoted else "refused",
+            "verdict": self.word,
             "champion": self.champion,
             "judged_users": self.users,
             "reasons": self.reasons,
@@ -231,17 +245,31 @@ class _Court:
         interval = paired_bootstrap(own[judged] - its[judged], self._settings.confidence)
         level = float(its[judged].mean())
         self._note(name, float(own[judged].mean()), level, interval)
-        whole = items is None and isinstance(users, slice)
-        worst, which = (interval.low, "the interval's low end") if whole else (interval.mean, "the mean difference")
-        least = -margin * level
-        return _check(
-            f"NDCG@20, {name}",
-            worst,
-            least,
-            worst >= least,
+        said = (
             f"{name}: NDCG@20 {own[judged].mean():.4f} against the champion's {level:.4f} on {judged.sum()} users, "
-            f"difference {interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]; {which} may be {least:+.4f}",
+            f"difference {interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
         )
+        least = -margin * level
+        if items is None and isinstance(users, slice):
+            return self._whole(name, interval, least, said)
+        passed = interval.mean >= least
+        return _check(
+            f"NDCG@20, {name}", interval.mean, least, passed, f"{said}; the mean difference may be {least:+.4f}"
+        )
+
+    def _whole(self, name: str, interval: Interval, least: float, said: str) -> Check:
+        """Whether the challenger is no worse for all users; where they are too few to tell, whether it is better."""
+        if interval.low >= least or interval.mean - interval.low <= -least:
+            reason = f"{said}; the interval's low end may be {least:+.4f}"
+            return _check(f"NDCG@20, {name}", interval.low, least, interval.low >= least, reason)
+        wanted = self._settings.better
+        reason = (
+            f"{said}; too few users to tell whether it is worse by more than {-least:.4f}, so it has to be better: it "
+            f"is in {interval.better:.0%} of the resamples, and {wanted:.0%} are asked for"
+        )
+        passed = interval.better >= wanted
+        undecided = 1 - wanted < interval.better < wanted
+        return Check(f"NDCG@20, {name}", passed, interval.better, wanted, reason, undecided)
 
     def _note(self, name: str, own: float, its: float, interval: Interval) -> None:
         prefix = "" if name == "all users" else f"{name}."

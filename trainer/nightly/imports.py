@@ -80,7 +80,7 @@ def _event(fields: Any, types: Collection[str]) -> Event:
     if not isinstance(fields, Mapping):
         raise ValueError("is no JSON object")
     given = {name: value for name, value in fields.items() if value is not None and value != ""}
-    given["timestamp"] = _time(given.get("timestamp"))
+    given["timestamp"] = read_time(given.get("timestamp"))
     given |= {name: float(given[name]) for name in _NUMBERS if name in given}
     given |= {name: str(given[name]) for name in ("user_id", "item_id") if name in given}
     given.setdefault("event_id", f"import-{_digest(given)}")
@@ -94,7 +94,12 @@ def _event(fields: Any, types: Collection[str]) -> Event:
     return event
 
 
-def _time(value: Any) -> datetime:
+def read_time(value: Any) -> datetime:
+    """A time as people write it: ISO 8601, UTC where it has no offset, or seconds since 1970.
+
+    Raises:
+        ValueError: it is none.
+    """
     if isinstance(value, datetime):
         return value if value.tzinfo else value.replace(tzinfo=UTC)
     try:

@@ -17,11 +17,10 @@ Each step is noted in the journal when it is done, and doing one again is doing 
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,30 +30,29 @@ import numpy as np
 
 from shared import artifact, durable
 from shared.artifact import Artifact
-from shared.encoders.folder import file_digest
 from shared.errors import UserError
 from shared.index import files, report
-from shared.state import UserState
 from trainer.dataset import Dataset, SplitSpec, load_dataset, validate_directory
 from trainer.device import choose_device
-from trainer.encoders.features_manifest import encoder_path, features_path, read_manifest, write_manifest
 from trainer.export import publish
 from trainer.index_choice import choose_index
-from trainer.nightly import additions, fault
+from trainer.nightly import additions, encoding, fault
 from trainer.nightly.candidate import Candidate, fresh_holdout, train_candidate
 from trainer.nightly.contenders import Challenger, challenger, champion
-from trainer.nightly.drain import drain, patiently
+from trainer.nightly.drain import StateOpener, drain, patiently
+from trainer.nightly.encoding import encode_new
 from trainer.nightly.event_log import EventLog
 from trainer.nightly.folded import fold_in_held_out
 from trainer.nightly.gate import judge, teacher_shares
-from trainer.nightly.journal import Journal, Result, tidy, unfinished
+from trainer.nightly.journal import COST, Journal, Result, tidy, unfinished
 from trainer.nightly.outcome import Outcome, OverBudgetError
 from trainer.nightly.report import write_report
 from trainer.nightly.service_watch import Service, Traffic
 from trainer.nightly.settings import NightlySettings
 from trainer.nightly.snapshot import Sources, write_snapshot
+from trainer.own_process import own_memory_mb
 from trainer.recipe import Recipe, load_recipe
-from trainer.training import EpochRecord, Listener, Progress, TrainedStudent, TrainingRun, peak_memory_mb
+from trainer.training import EpochRecord, Listener, Progress, TrainedStudent, TrainingRun
 from trainer.warm_start import WarmStart
 
 FOLDER = ".nightly"
@@ -63,8 +61,6 @@ TRAINING_SHARE = 0.7
 USERS_ASKED = 5
 
 _ROLL_BACK = "roll_back"
-
-StateOpener = Callable[[], AbstractContextManager[UserState]]
 
 
 @dataclass(frozen=True)
@@ -236,7 +232,7 @@ class Night:
             retired = patiently(state.retired).item_ids
             until = datetime.now(UTC)
             forgotten = dict(patiently(lambda: list(state.forgotten())))
-        additions.keep(own / "additions", items)
+        additions.keep(own / "additions", self._places.store, items)
         sources = Sources(
             base=load_dataset(self._places.base),
             events=EventLog(self._places.log).read(),
@@ -265,25 +261,12 @@ class Night:
         return {"findings": [finding.as_dict() for finding in report.findings]}
 
     def _encode(self) -> Result:
-        """Let the encoders travel with the data; what is new was encoded by them when it was put to the service."""
-        base, tonight = self._places.base, self._dataset_folder
-        ids = self._dataset().item_ids
-        encoded = {}
-        for modality in self._dataset().modalities:
-            manifest = read_manifest(base, modality)
-            if manifest is None:
-                continue
-            shutil.copytree(encoder_path(base, modality), encoder_path(tonight, modality), dirs_exist_ok=True)
-            known = dict(zip(manifest.item_ids, manifest.contents, strict=True))
-            moved = replace(
-                manifest,
-                features=file_digest(features_path(tonight, modality)),
-                item_ids=tuple(ids),
-                contents=tuple(known.get(each) for each in ids),
-            )
-            write_manifest(tonight, moved)
-            encoded[modality] = manifest.encoder
-        return {"encoders": encoded}
+        data = self._dataset()
+        places = encoding.Places(
+            self._places.base, self._dataset_folder, self._places.store, self._places.own / "additions"
+        )
+        done = encode_new(places, list(data.modalities), data.item_ids)
+        return {**asdict(done), "fingerprint": self._dataset().fingerprint}
 
     def _train(self) -> Result:
         data = self._dataset()
@@ -313,7 +296,6 @@ class Night:
             "epochs": trained.epochs,
             "validation": trained.validation,
             "test": trained.test,
-            "peak_memory_mb": round(peak_memory_mb()),
             "recipe": recipe.model_dump(mode="json"),
         }
 
@@ -335,7 +317,8 @@ class Night:
     def _verdict(self) -> Result:
         verdict = self._result("gate")
         if verdict["verdict"] != "promoted":
-            raise _EndedError(Outcome.REFUSED, "; ".join(verdict["reasons"]))
+            undecided = "undecided, so the champion stays: " if verdict["verdict"] == "undecided" else ""
+            raise _EndedError(Outcome.REFUSED, undecided + "; ".join(verdict["reasons"]))
         if self._dry_run:
             raise _EndedError(Outcome.PROMOTED, "would be promoted; a dry run publishes nothing")
         return {}
@@ -353,7 +336,7 @@ class Night:
                 self._settings.train.seed,
                 trained,
                 activate=False,
-                gate={**{name: value for name, value in gate.items() if name != "seconds"}, "night": night},
+                gate={**{name: value for name, value in gate.items() if name not in COST}, "night": night},
                 forgotten_until=datetime.fromisoformat(self._result("snapshot")["forgotten_until"]),
             )
         warm = self._places.own / "warm"
@@ -464,6 +447,7 @@ class Night:
             objects = ObjectStore(self._places.models_url, self._places.store)
             if sent_before is not None:
                 objects.send(sent_before)
+                objects.push_pictures()
             with objects.held() as push:
                 change()
                 push()
@@ -508,8 +492,8 @@ class Night:
 
     def _require_budget(self, step: str) -> None:
         most = self._settings.memory_mb
-        if most is not None and peak_memory_mb() > most:
-            raise OverBudgetError(f"{step}: {peak_memory_mb():.0f} MB were used, the budget is {most:.0f}")
+        if most is not None and (used := own_memory_mb(peak=True)) > most:
+            raise OverBudgetError(f"{step}: {used:.0f} MB were used, the budget is {most:.0f}")
         if time.monotonic() - self._began > 60 * self._settings.minutes:
             raise OverBudgetError(f"{step}: the night took longer than its {self._settings.minutes:g} minutes")
 

@@ -16,8 +16,11 @@ from typing import Any
 from shared import durable
 from shared.errors import UserError
 from trainer.nightly import fault
+from trainer.own_process import forget_peak, own_memory_mb
 
 FILE = "journal.json"
+COST = ("seconds", "peak_mb")
+"""What is noted of every step besides its result."""
 
 Result = dict[str, Any]
 
@@ -30,7 +33,7 @@ class Journal:
         folder: of the night; its name is the night's.
         identity: what the night is made from and by; another one is another night.
         started: when it began first.
-        steps: result and seconds of the steps that are done.
+        steps: of those that are done the result, seconds and the highest resident memory while they were.
         outcome: how it ended; None while it has not.
     """
 
@@ -73,10 +76,12 @@ class Journal:
         """Do a step that is not done yet; returns its result, of now or of then."""
         if name not in self.steps:
             fault.point(f"{name}:begin")
+            forget_peak()
             started = time.perf_counter()
             result = work()
             fault.point(f"{name}:end")
-            self.steps[name] = {**result, "seconds": time.perf_counter() - started}
+            took = {"seconds": time.perf_counter() - started, "peak_mb": round(own_memory_mb(peak=True))}
+            self.steps[name] = {**result, **took}
             self.save()
         return self.steps[name]
 
@@ -97,6 +102,11 @@ def unfinished(runs: Path) -> Journal | None:
     folders = sorted(path for path in runs.glob("*") if (path / FILE).exists())
     last = Journal.read(folders[-1]) if folders else None
     return last if last is not None and last.outcome is None else None
+
+
+def cost(steps: Mapping[str, Result]) -> list[Result]:
+    """What each step took, for reports."""
+    return [{"step": name, "seconds": done["seconds"], "peak_mb": done.get("peak_mb")} for name, done in steps.items()]
 
 
 def tidy(runs: Path, latest: str) -> None:

@@ -20,7 +20,7 @@ from trainer.dataset import SplitSpec, load_dataset
 from trainer.evaluation import ranked_for
 from trainer.nightly.candidate import Candidate, fresh_holdout
 from trainer.nightly.contenders import challenger
-from trainer.nightly.journal import Journal
+from trainer.nightly.journal import COST, Journal, cost
 from trainer.nightly.plots import curves, lines
 
 SAMPLE_USERS = 6
@@ -62,7 +62,7 @@ def write_failure(own: Path, journal: Journal | None, reason: str) -> None:
             "outcome": "failed",
             "reason": reason,
             "reasons": [reason],
-            "steps": [{"step": step, "seconds": result["seconds"]} for step, result in steps.items()],
+            "steps": cost(steps),
         },
     )
 
@@ -132,13 +132,14 @@ def _document(journal: Journal, outcome: str, reason: str) -> Document:
         "dry_run": journal.identity["dry_run"],
         "champion": journal.identity["champion"],
         "version": steps.get("publish", {}).get("version"),
-        "steps": [{"step": name, "seconds": result["seconds"]} for name, result in steps.items()],
+        "steps": cost(steps),
         "drain": steps.get("drain"),
         "data": {**snapshot, "retired": len(gone.get("retired", [])), "forgotten": len(gone.get("forgotten", []))},
+        "encoding": steps.get("encode"),
         "findings": steps.get("validate", {}).get("findings", []),
         "training": steps.get("train"),
         "curves": _curves(journal.folder / "training" / "metrics.jsonl"),
-        "gate": None if gate is None else {name: value for name, value in gate.items() if name != "seconds"},
+        "gate": None if gate is None else {name: value for name, value in gate.items() if name not in COST},
         "samples": _samples(journal),
         "settings": journal.identity["settings"],
     }
@@ -236,7 +237,11 @@ def _metrics(status: Document) -> str:
         rows.append(("last_success_timestamp_seconds", {}, datetime.fromisoformat(status["last_success"]).timestamp()))
     for outcome in ("promoted", "refused", "nothing_new", "rolled_back", "failed"):
         rows.append(("outcome", {"outcome": outcome}, float(status["outcome"] == outcome)))
-    rows += [("step_duration_seconds", {"step": each["step"]}, each["seconds"]) for each in status["steps"]]
+    for each in status["steps"]:
+        rows.append(("step_duration_seconds", {"step": each["step"]}, each["seconds"]))
+    for each in status["steps"]:
+        if each["peak_mb"] is not None:
+            rows.append(("step_peak_bytes", {"step": each["step"]}, each["peak_mb"] * 2**20))
     rows += [("ndcg", {"model": who}, value) for who, value in status["ndcg"].items()]
     lines, seen = [], set()
     for name, labels, value in rows:

@@ -17,6 +17,12 @@ class GateSettings(_Settings):
 
     confidence: float = Field(0.95, gt=0, lt=1, description="of every interval")
     ndcg_margin: float = Field(0.05, ge=0, description="NDCG@20 may be worse by so much at the interval's low end")
+    better: float = Field(
+        0.8,
+        gt=0.5,
+        le=1,
+        description="where there are too few users to tell, the share of resamples that must find it better",
+    )
     slice_margin: float = Field(0.2, ge=0, description="and so much worse on a slice")
     slice_users: int = Field(50, ge=1, description="users that a slice needs to be judged at all")
     teacher_margin: float = Field(0.05, ge=0, description="a teacher, or popularity, may be better than the student")

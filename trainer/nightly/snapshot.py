@@ -181,12 +181,7 @@ def _moved(modality: Modality, old: NDArray[np.int64], added: Sequence[Addition 
         features = np.where((old >= 0)[:, None], modality.features[old], np.float32(0))
         for place, addition in enumerate(added):
             values = None if addition is None else addition.features.get(name)
-            if (
-                values is not None
-                and values.shape == (width,)
-                and np.isfinite(values).all()
-                and np.abs(values).max() > 0
-            ):
+            if values is not None and usable(values, width):
                 features[place], present[place], changed[place] = values, True, True
     if modality.neighbours is None:
         return Modality(name, features, present, None, None)
@@ -196,7 +191,8 @@ def _moved(modality: Modality, old: NDArray[np.int64], added: Sequence[Addition 
     return Modality(name, features, present, neighbours, cosine)
 
 
-def _usable(values: NDArray[np.float32], width: int) -> bool:
+def usable(values: NDArray[np.float32], width: int) -> bool:
+    """Whether a vector can be a row of a modality's features."""
     return values.shape == (width,) and bool(np.isfinite(values).all()) and bool(values.any())
 
 
@@ -252,6 +248,31 @@ def _write(
             with durable.synced_file(folder / f"{name}_neighbors.npz") as file:
                 np.savez(file, neighbors=modality.neighbours, cosine=modality.cosine)
     durable.sync_directory(folder)
+
+
+def write_features(folder: Path, modality: str, rows: Mapping[int, NDArray[np.float32] | None]) -> None:
+    """Replace some rows of a snapshot's features, and these items' neighbours where it has any.
+
+    Args:
+        folder: the snapshot.
+        modality: whose features.
+        rows: by row, its new features; None for none.
+    """
+    features = np.load(folder / f"{modality}_feat.npy", allow_pickle=False)
+    for place, values in rows.items():
+        features[place] = np.float32(np.nan) if values is None else values
+    near = folder / f"{modality}_neighbors.npz"
+    if near.exists():
+        present = np.isfinite(features).all(axis=1)
+        changed = np.zeros(len(features), np.bool_)
+        changed[[place for place, values in rows.items() if values is not None]] = True
+        with np.load(near, allow_pickle=False) as stored:
+            neighbours, cosine = stored["neighbors"].copy(), stored["cosine"].copy()
+        _find_neighbours(np.where(present[:, None], features, 0), present, changed, neighbours, cosine)
+        with durable.replacing(near) as file:
+            np.savez(file, neighbors=neighbours, cosine=cosine)
+    with durable.replacing(folder / f"{modality}_feat.npy") as file:
+        np.save(file, features, allow_pickle=False)
 
 
 def _described(

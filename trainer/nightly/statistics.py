@@ -12,11 +12,12 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean difference and the bootstrap interval around it."""
+    """A mean difference, the bootstrap interval around it, and the share of resamples in which it is above 0."""
 
     mean: float
     low: float
     high: float
+    better: float
 
 
 def paired_bootstrap(differences: NDArray[np.float64], confidence: float) -> Interval:
@@ -27,7 +28,7 @@ def paired_bootstrap(differences: NDArray[np.float64], confidence: float) -> Int
         confidence: of the two-sided interval, such as 0.95.
 
     >>> paired_bootstrap(np.full(5, 0.25), 0.95)
-    Interval(mean=0.25, low=0.25, high=0.25)
+    Interval(mean=0.25, low=0.25, high=0.25, better=1.0)
     """
     generator = np.random.default_rng(SEED)
     count = len(differences)
@@ -38,7 +39,7 @@ def paired_bootstrap(differences: NDArray[np.float64], confidence: float) -> Int
         ]
     )
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(differences.mean()), float(low), float(high))
+    return Interval(float(differences.mean()), float(low), float(high), float((means > 0).mean()))
 
 
 def exposure(lists: NDArray[np.int64], items: int) -> NDArray[np.int64]:

@@ -1,0 +1,117 @@
+"""Features of the items that came since the base was made, by the encoders that made the base's.
+
+The service encodes an item when it is put, with the live model's encoders. What it could not, or did with others than
+those that the base has by now, is encoded here: the words of the item and the picture that was kept of it.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.encoders import Encoder, ImageEncoder, TextEncoder, read_folder
+from shared.encoders.encoder import open_encoder
+from shared.encoders.folder import file_digest
+from shared.encoders.pictures import PictureError
+from shared.encoders.texts import words
+from shared.kept_pictures import kept_picture
+from shared.state import Encoded
+from trainer.encoders.features_manifest import (
+    FeaturesManifest,
+    encoder_path,
+    features_path,
+    read_manifest,
+    write_manifest,
+)
+from trainer.nightly import additions
+from trainer.nightly.additions import Addition
+from trainer.nightly.snapshot import usable, write_features
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are: the dataset that the shop began with, tonight's, the models, and what was put."""
+
+    base: Path
+    tonight: Path
+    store: Path
+    additions: Path
+
+
+@dataclass
+class Encoding:
+    """What was done: by modality the encoder's digest, how many items it encoded; by item, why it could not."""
+
+    encoders: dict[str, str] = field(default_factory=dict)
+    encoded: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+
+def encode_new(places: Places, modalities: Sequence[str], item_ids: Sequence[str]) -> Encoding:
+    """Let the base's encoders travel with tonight's data, and encode what they have not seen.
+
+    Args:
+        places: where everything is.
+        modalities: of tonight's data; those whose features come from elsewhere are left as they are.
+        item_ids: of tonight's data, in the order of its rows.
+
+    Raises:
+        UserError: an encoder is damaged, or fails.
+    """
+    done = Encoding()
+    for modality in modalities:
+        manifest = read_manifest(places.base, modality)
+        if manifest is None:
+            continue
+        folder = encoder_path(places.tonight, modality)
+        shutil.copytree(encoder_path(places.base, modality), folder, dirs_exist_ok=True)
+        done.encoders[modality] = manifest.encoder
+        made = _encode(places, modality, done.faults)
+        done.encoded[modality] = len(made)
+        rows = {place: made[item_id] for place, item_id in enumerate(item_ids) if item_id in made}
+        if rows:
+            write_features(places.tonight, modality, rows)
+        write_manifest(places.tonight, _moved(manifest, places.tonight, item_ids))
+    return done
+
+
+def _encode(places: Places, modality: str, faults: dict[str, str]) -> dict[str, NDArray[np.float32] | None]:
+    """What the encoder makes of the items that it has not seen, by id; and it is noted, that nobody need ask again."""
+    folder = read_folder(encoder_path(places.tonight, modality))
+    name = f"{folder.spec.name}@{folder.spec.revision}"
+    waiting = [each for each in additions.read(places.additions) if each.lacks(modality, name)]
+    if not waiting:
+        return {}
+    encoder = open_encoder(folder)
+    made: dict[str, NDArray[np.float32] | None] = {}
+    for addition in waiting:
+        try:
+            values = _vector(encoder, addition, places.store)
+        except PictureError as error:
+            faults[addition.item_id] = str(error)
+            values = None
+        made[addition.item_id] = values if values is not None and usable(values, encoder.width) else None
+        additions.note_encoded(places.additions, addition, modality, Encoded(name, made[addition.item_id]))
+    return made
+
+
+def _vector(encoder: Encoder[Any, Any], addition: Addition, store: Path) -> NDArray[np.float32] | None:
+    if isinstance(encoder, TextEncoder):
+        vector: NDArray[np.float32] = encoder.encode([words(addition.metadata)])[0]
+        return vector
+    picture = kept_picture(store, addition.item_id) if isinstance(encoder, ImageEncoder) else None
+    return None if picture is None else encoder.encode([picture])[0]
+
+
+def _moved(manifest: FeaturesManifest, folder: Path, item_ids: Sequence[str]) -> FeaturesManifest:
+    known: Mapping[str, str | None] = dict(zip(manifest.item_ids, manifest.contents, strict=True))
+    return replace(
+        manifest,
+        features=file_digest(features_path(folder, manifest.modality)),
+        item_ids=tuple(item_ids),
+        contents=tuple(known.get(each) for each in item_ids),
+    )
