@@ -16,10 +16,11 @@ import pytest
 
 from service.live_model import LiveModel, SwapResult
 from shared import artifact
+from shared.errors import ExitCode
 from shared.events import Event
 from shared.state import open_state
 from tests.e2e.faulty_service import faulty_service
-from tests.e2e.nights import Shop, night, opened_shop, send, settings_file
+from tests.e2e.nights import SETTINGS, Shop, night, opened_shop, send, settings_file
 from tests.integration.test_service_process import service
 from trainer.dataset import load_dataset
 from trainer.nightly.event_log import EventLog
@@ -164,9 +165,9 @@ def test_a_poisoned_log_is_refused_and_a_dry_run_publishes_nothing(opened: Opene
             type="purchase",
             timestamp=newest,
         )
-        for n in range(6000)
+        for n in range(12_000)
     ]
-    for start in range(0, 6000, 1000):
+    for start in range(0, 12_000, 1000):
         send(store, poison[start : start + 1000])
     assert night(opened.shop.base, store, opened.settings) == Outcome.REFUSED
     assert artifact.current_version(store) == live
@@ -176,7 +177,9 @@ def test_a_poisoned_log_is_refused_and_a_dry_run_publishes_nothing(opened: Opene
     assert any("NDCG@20" in reason for reason in found["reasons"])
 
 
-def test_forgotten_users_are_in_no_log_and_no_model_but_for_what_they_did_after_they_came_back(opened: Opened, tmp_path: Path) -> None:
+def test_forgotten_users_are_in_no_log_and_no_model_but_for_what_they_did_after_they_came_back(
+    opened: Opened, tmp_path: Path
+) -> None:
     store = opened.copy(tmp_path)
     send(store, opened.shop.later)
     gone, back = sorted({event.user_id for event in opened.shop.later})[:2]
@@ -248,6 +251,36 @@ def test_a_service_that_gets_worse_after_the_activation_brings_the_champion_back
     assert f"{live} is live again" in said["reason"]
     assert "rolled back" in (store / ".nightly" / "reports" / f"{said['night']}.html").read_text()
     assert 'outcome="rolled_back"} 1' in (store / ".nightly" / "metrics.prom").read_text()
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [({"minutes": 0.0001}, "the night took longer than its 0.0001 minutes"), ({"memory_mb": 20}, "the budget is 20")],
+)
+def test_a_night_over_its_budget_ends_says_so_and_leaves_the_champion(
+    opened: Opened, tmp_path: Path, budget: dict[str, float], said: str
+) -> None:
+    store = opened.copy(tmp_path)
+    live = artifact.current_version(store)
+    send(store, opened.shop.later[:3])
+    assert night(opened.shop.base, store, settings_file(tmp_path, **budget)) == ExitCode.BAD_INPUT
+    status = json.loads((store / ".nightly" / "status.json").read_text())
+    assert status["outcome"] == "failed"
+    assert said in status["reason"]
+    assert versions(store) == [live]
+    assert night(opened.shop.base, store, opened.settings) == Outcome.NOTHING_NEW
+    assert len(EventLog(store / ".events").read()) == 3
+
+
+def test_training_stops_in_time_to_be_judged(opened: Opened, tmp_path: Path) -> None:
+    """With epochs for hours and a budget of seconds there is a verdict all the same."""
+    store = opened.copy(tmp_path)
+    send(store, opened.shop.later)
+    long = SETTINGS["train"] | {"set": ["epochs=5000", "patience=5000"], "warm_epochs": 5000}
+    ended = night(opened.shop.base, store, settings_file(tmp_path, train=long, minutes=0.25))
+    assert ended in (Outcome.PROMOTED, Outcome.REFUSED)
+    assert 0 < report(store)["training"]["epochs"] < 5000
+    assert report(store)["gate"]["verdict"] in ("promoted", "refused", "undecided")
 
 
 def test_an_item_that_was_put_is_trained_on_by_its_words_and_picture_and_keeps_its_picture(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import pytest
 
 from shared.errors import UserError
 from shared.events import Event
-from shared.state import UserState, open_state
+from shared.state import Recorded, UserState, open_state
 from trainer.nightly.drain import Drained, drain
-from trainer.nightly.event_log import EventLog, as_frame
+from trainer.nightly.event_log import EventLog, Selection, as_frame
 from trainer.nightly.imports import read_events
+from trainer.nightly.removal import Removed, remove_events
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TYPES = ["view", "purchase"]
@@ -179,3 +181,65 @@ def test_the_command_imports_all_or_nothing_and_says_what_is_there(tmp_path: Pat
         assert [each["row"] for each in done["bad"]] == [2]
     found = json.loads(run("stats", "--json").stdout)
     assert (found["events"], found["types"], found["days"]) == (2, {"view": 2}, {"2026-03-01": 2})
+
+
+def test_removed_events_are_gone_for_the_training_and_for_answers_and_never_come_back(
+    state: UserState, log: EventLog, tmp_path: Path
+) -> None:
+    bot = [event(number, user="bot", days=number % 2) for number in range(20, 30)]
+    hidden = event(40, user="bot").model_copy(update={"type": "hide"})
+    state.record([event(1), event(2, user="bob"), *bot[:6], hidden])
+    drain(state, log)
+    state.record(bot[6:])  # still in the stream when they are removed
+
+    wanted = Selection(users=("bot",), since=NOON)
+    counted = remove_events(lambda: nullcontext(state), log, wanted, dry_run=True)
+    assert (counted.events, counted.users, counted.known) == (11, 1, 0)
+    assert len(ids(log)) == 13
+    assert remove_events(lambda: nullcontext(state), log, wanted) == Removed(11, 1, 7, known=11)
+
+    assert ids(log) == ["e1", "e2"]
+    (of_bot, of_ann) = state.recent(["bot", "ann"])
+    assert (of_bot.events, of_bot.hidden) == ([], {})
+    assert len(of_ann.events) == 1
+    assert log.stats()["removed"] == 11
+    assert log.stats()["removals"][0]["users"] == ["bot"]
+    assert state.record([bot[0]]) == [Recorded.REPEATED]
+    with open_state(None, tmp_path / "another") as forgetful:  # a Redis that lost its memory of ids
+        forgetful.record([*bot, event(3)])
+        assert drain(forgetful, EventLog(log.folder)) == Drained(new=1, repeated=10)
+    assert ids(log) == ["e1", "e2", "e3"]
+
+
+def test_a_selection_takes_what_all_of_it_is_true_of(log: EventLog) -> None:
+    log.append(as_frame([event(1), event(2), event(3, days=1), event(4, user="bob")]))
+    tomorrow = NOON + timedelta(days=1)
+    for selection, expected in (
+        (Selection(users=("ann",), items=("i1", "i3")), ["e1", "e3"]),
+        (Selection(until=tomorrow, users=("ann",)), ["e1", "e2"]),
+        (Selection(since=tomorrow), ["e3"]),
+        (Selection(types=("purchase",)), []),
+    ):
+        assert log.remove(selection, dry_run=True)["event_id"].to_list() == expected
+
+
+def test_who_is_forgotten_is_forgotten_among_removed_events_too(log: EventLog) -> None:
+    log.append(as_frame([event(1), event(2, user="bob")]))
+    log.remove(Selection(users=("ann",)))
+    assert log.forget({"ann": NOON + timedelta(days=1)}) == 1
+    assert list(log.folder.glob("removed/*")) == []
+    assert log.stats()["removed"] == 0
+
+
+def test_a_removal_that_is_killed_removed_all_or_nothing(log: EventLog) -> None:
+    log.append(as_frame([event(number) for number in range(5)]))
+    program = (
+        "from pathlib import Path; from trainer.nightly.event_log import EventLog, Selection;"
+        f"EventLog(Path({str(log.folder)!r})).remove(Selection(users=('ann',)))"
+    )
+    environment = {**os.environ, "MTS4MM_FAULT": "log:written"}
+    killed = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(ids(log)) == 5
+    assert log.append(as_frame([event(1), event(9)])).new == 1
+    assert list(log.folder.glob("removed/*")) == []

@@ -19,6 +19,7 @@ from service.settings import Settings
 from shared import artifact
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
 from shared.errors import UserError
+from shared.kept_pictures import keep_picture, kept_picture
 from shared.object_store import ObjectStore
 
 MODEL = StudentModel(
@@ -257,3 +258,23 @@ def test_an_object_store_that_is_away_degrades_the_service_and_no_more(
 def test_an_unknown_kind_of_url_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nosuch://x: cannot be used as an object store"):
         ObjectStore("nosuch://x", tmp_path)
+
+
+def test_pictures_that_were_kept_travel_along_and_the_last_one_counts(url: str, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    publish(here)
+    keep_picture(here, "mug", b"first")
+    keep_picture(here, "hat", b"hat")
+    ObjectStore(url, here).push()
+    ObjectStore(url, there).pull()
+    assert (kept_picture(there, "mug"), kept_picture(there, "hat")) == (b"first", b"hat")
+    keep_picture(here, "mug", b"second")
+    keep_picture(here, "hat", None)
+    for _ in range(2):
+        ObjectStore(url, here).push()
+        ObjectStore(url, there).pull()
+    assert (kept_picture(there, "mug"), kept_picture(there, "hat")) == (b"second", None)
+    fresh = tmp_path / "fresh"
+    ObjectStore(url, fresh).pull()
+    assert (kept_picture(fresh, "mug"), kept_picture(fresh, "hat")) == (b"second", None)
+    assert len(list(fresh.glob(".pictures/*/*"))) == 2

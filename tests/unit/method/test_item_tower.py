@@ -127,6 +127,16 @@ def test_a_network_that_answers_otherwise_is_not_published(
         item_tower_attachments(small_dataset, MODALITIES, *decomposed(small_dataset))
 
 
+def test_items_that_are_all_alike_are_no_fault_of_the_network(small_dataset: Dataset) -> None:
+    """One picture for half of the shop: which ten of them are the nearest is anybody's choice."""
+    image = small_dataset.modalities["image"]
+    assert image.features is not None
+    one = np.where((np.arange(40) < 25)[:, None], image.features[image.present][0], image.features)
+    alike = replace(image, features=one, present=np.ones(40, np.bool_))
+    dataset = replace(small_dataset, modalities=small_dataset.modalities | {"image": alike})
+    assert item_tower_attachments(dataset, MODALITIES, *decomposed(dataset))
+
+
 def test_no_stretch_hides_more_warm_items_than_it_may(small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """With one place in the list, counted by hand for the factor that was chosen and for the next one."""
     monkeypatch.setattr(item_tower, "CUTOFF", 1)

@@ -10,12 +10,13 @@ from tests.unit.nightly.conftest import Nights
 from trainer.dataset import TRAIN, Dataset
 from trainer.nightly.candidate import Candidate, fresh_holdout
 from trainer.nightly.contenders import Challenger, challenger, champion
-from trainer.nightly.gate import Verdict, judge
+from trainer.nightly.gate import Verdict, _Court, judge
 from trainer.nightly.settings import GateSettings
+from trainer.nightly.statistics import paired_bootstrap
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = GateSettings(ndcg_margin=0.1, teacher_margin=0.1)
+SETTINGS = GateSettings(teacher_margin=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,34 @@ def test_the_champion_folds_in_whom_it_does_not_know(nights: Nights) -> None:
         places = {item: place for place, item in enumerate(nights.today.item_ids)}
         given = [scores[places[item.item_id]] for item in answer.items]
         assert given == pytest.approx([item.score for item in answer.items], rel=1e-4, abs=1e-5)
+
+
+def test_with_few_users_a_challenger_that_may_be_worse_is_not_let_through(nights: Nights, good: Candidate) -> None:
+    """One user in six gets somebody else's list; a margin as wide as the interval would have let that through."""
+    rng = np.random.default_rng(1)
+    users = good.trained.user_embeddings.copy()
+    swapped = rng.permutation(300)[:50]
+    users[swapped] = users[rng.permutation(swapped)]
+    found = verdict(nights, with_embeddings(good, user_embeddings=users))
+    (check,) = [check for check in found.checks if check.name == "NDCG@20, all users"]
+    assert found.figures["difference.low"] > -0.25 * found.figures["champion.ndcg@20"]
+    assert "too few users to tell" in check.reason
+    assert not check.passed
+    assert not found.promoted
+
+
+@pytest.mark.parametrize(
+    ("shift", "word"), [(0.4, "promoted"), (0.0, "undecided"), (-0.03, "undecided"), (-0.4, "refused")]
+)
+def test_what_few_users_say_promotes_holds_or_refuses(shift: float, word: str) -> None:
+    """Differences of 60 users, of spread 1 and some mean: within 0.13 of 0 they say nothing."""
+    noise = np.random.default_rng(0).normal(size=60)
+    differences = noise - noise.mean() + shift
+    interval = paired_bootstrap(differences, 0.95)
+    court = object.__new__(_Court)
+    court._settings = GateSettings()
+    check = court._whole("all users", interval, -0.05, "said")
+    assert Verdict(check.passed, "v", 60, (check,)).word == word
 
 
 def test_without_a_champion_only_absolute_checks_are_made(nights: Nights, good: Candidate) -> None:
