@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from shared.encoders import EncoderFolder
 from shared.encoders.folder import file_digest
+from shared.encoders.texts import TEXT_FIELDS
 from shared.errors import UsageError, UserError
 from trainer.demo_shop.features import Pictures, Texts, image_features, text_features
 from trainer.demo_shop.pictures import STYLES, draw_picture
@@ -33,7 +34,7 @@ from trainer.encoders.features_manifest import (
     features_path,
     write_manifest,
 )
-from trainer.encoders.sources import IMAGE_FIELDS, TEXT_FIELDS, PictureSource, TextSource, read_items
+from trainer.encoders.sources import IMAGE_FIELDS, PictureSource, TextSource, read_items
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being made, how many are done, how many there are in all)."""

@@ -12,6 +12,8 @@ from trainer.dataset.catalogue import find_tables, read_catalogue
 from trainer.dataset.columns import ITEM_ID
 from trainer.dataset.findings import Findings
 
+IMAGE_FIELDS = ("image",)
+
 
 @dataclass(frozen=True)
 class Items:

@@ -7,8 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from shared.encoders import open_encoder
+from shared.encoders.texts import TEXT_FIELDS
 from trainer.encoders.features_manifest import encoders_of
-from trainer.encoders.sources import IMAGE_FIELDS, TEXT_FIELDS, PictureSource, TextSource, read_items
+from trainer.encoders.sources import IMAGE_FIELDS, PictureSource, TextSource, read_items
 
 
 def encoded(directory: Path, modality: str, rows: list[int]) -> NDArray[np.float32]:
