@@ -1,15 +1,51 @@
-"""Ends connections whose clients take too long to say what they want.
+"""Ends connections whose clients take too long to say what they want, and answers in one packet.
 
 uvicorn bounds how long a connection may be idle between requests, but not how long the head of a request may take.
-A few thousand clients that send a byte now and then would take all the connections there are.
+A few thousand clients that send a byte now and then would take all the connections there are. It also sends the head
+and the body of an answer each by itself, and to send is what costs most of all that is done for a request.
 """
 
+import asyncio
 import weakref
 from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+_HEAD = b"HTTP/1.1 200 "
+
 _open: "weakref.WeakSet[PatientProtocol]" = weakref.WeakSet()
+
+
+class InOneGo:
+    """A transport that keeps the head of an answer until its body comes, or the event loop has nothing else to do."""
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send, or keep what looks like a head; if it was none, it is late by a turn of the loop and no more."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(_HEAD) and data.endswith(b"\r\n\r\n"):
+            self._head = data
+            self._loop.call_soon(self._send_head)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what is kept, and close."""
+        self._send_head()
+        self._transport.close()
+
+    def _send_head(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
 
 
 class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # which of two it is shows when it is imported
@@ -19,7 +55,7 @@ class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # wh
 
     def connection_made(self, transport: Any) -> None:
         """Remember the connection."""
-        super().connection_made(transport)
+        super().connection_made(InOneGo(transport, asyncio.get_running_loop()))
         _open.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
