@@ -39,7 +39,11 @@ def test_the_overview_says_what_is_live_and_what_it_is_worth(page: Page, service
     page.goto(f"{service.url}/console")
     manifest = artifact.load(shop.store).manifest
     expect(page).to_have_title(re.compile("Overview"))
-    expect(page.locator(".figures").first).to_contain_text("200")
+    state = page.locator(".figures").first
+    expect(state).to_contain_text("200 users")
+    expect(state.locator(".figure", has_text="Redis")).to_contain_text("answers")
+    data = f"{manifest.dataset.interactions:,} interactions"
+    expect(state.locator(".figure", has_text="Training data")).to_contain_text(data)
     student = page.locator(".bars li", has_text="Student")
     expect(student).to_contain_text(f"{manifest.metrics['test.recall@20']:.3f}")
     expect(page.get_by_role("table").get_by_role("row")).to_have_count(3)

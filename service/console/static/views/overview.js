@@ -24,17 +24,19 @@ export async function show(place, [sub], signal) {
   put(place, heading("Overview", "How the service is, which model answers, and what it is worth."),
     now, flow, h("div", { class: "grid" }, model, night), history);
   put(now, skeleton(1, "block"));
-  watch(now, flow, signal);
+  const known = { data: null };
+  watch(now, flow, known, signal);
   fillIn(night, skeleton(4, "line"), () => lastNight(signal));
   return fillIn(history, skeleton(4), async () => {
     const { versions } = await get("console/api/versions", signal);
+    known.data = versions.find((each) => each.current)?.dataset ?? null;
     put(model, await againstTeachers(versions.find((each) => each.current)));
     return lastVersions(versions);
   });
 }
 
 /** Look at health and metrics every two seconds, while the view is shown. */
-async function watch(now, flow, signal) {
+async function watch(now, flow, known, signal) {
   const looks = [];
   const rates = [];
   const chart = h("div", { class: "flow" });
@@ -43,8 +45,10 @@ async function watch(now, flow, signal) {
   while (!signal.aborted) {
     if (!document.hidden) {
       try {
-        put(now, figuresOf(await health(signal)));
-        await lookAtTraffic(chart, looks, rates, signal);
+        const [found, text] = await Promise.all([health(signal), ask("metrics", { signal })]);
+        const samples = parse(text);
+        put(now, figuresOf(found, samples, known.data));
+        showTraffic(chart, samples, looks, rates);
       } catch (error) {
         if (signal.aborted) return;
         if (error.status !== 0) put(chart, h("p", { class: "note" }, error.text ?? String(error)));
@@ -54,23 +58,26 @@ async function watch(now, flow, signal) {
   }
 }
 
-function figuresOf(found) {
+function figuresOf(found, samples, data) {
   const kinds = { ok: "good", degraded: "warn", unavailable: "bad" };
   const state = h("span", { class: "big" }, badge(found.status, kinds[found.status]));
   if (!found.model_version) return h("dl", { class: "figures" }, figure("Status", state, "no model is loaded"));
-  const index = typeof found.index === "object" ? found.index : { kind: found.index };
-  const recall = index?.recall ?? index?.measured_recall ?? found.index_recall ?? null;
-  return h("dl", { class: "figures" },
+  const redis = samples.get("mts4mm_redis_up")?.[0]?.value === 1;
+  const accepted = (samples.get("mts4mm_events_total") ?? []).filter(({ labels }) => labels.outcome === "accepted");
+  const events = accepted.reduce((total, { value }) => total + value, 0);
+  return h("dl", { class: "figures state" },
     figure("Status", state, found.problems?.length ? found.problems.join(" ") : `up for ${duration(found.uptime_seconds)}`),
     figure("Live model", h("span", {}, duration(found.model_age_seconds), h("small", {}, " old")), version(found.model_version)),
-    figure("Users", short(found.users)),
-    figure("Items", short(found.items), found.live_items ? `and ${plural(found.live_items, "live item")}` : null),
-    figure("Index", recall === null ? "exact" : percent(recall), [recall === null ? "" : "measured recall@20, ", index?.kind ?? ""]),
+    figure("Training data", data ? h("span", {}, short(data.interactions), h("small", {}, " interactions")) : "\u2013",
+      `as of ${ago(found.model_created)}`),
+    figure("Catalogue", h("span", {}, short(found.items), h("small", {}, " items")), plural(found.users, "user")),
+    figure("Index", found.index_recall === null ? "\u2013" : percent(found.index_recall), `measured recall@20, ${found.index}`),
+    figure("Redis", h("span", { class: "big" }, badge(redis ? "answers" : "away", redis ? "good" : "bad")), `${plural(events, "event")} taken since the start`),
   );
 }
 
-async function lookAtTraffic(chart, looks, rates, signal) {
-  looks.push(traffic(parse(await ask("metrics", { signal })), performance.now()));
+function showTraffic(chart, samples, looks, rates) {
+  looks.push(traffic(samples, performance.now()));
   if (looks.length > LOOKS) looks.shift();
   const last = looks.length > 1 ? between(looks.at(-2), looks.at(-1)) : null;
   if (last) rates.push(last.rate);

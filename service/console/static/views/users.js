@@ -3,7 +3,7 @@
 import { get, post, segment } from "../lib/api.js";
 import { keep, lookUp, model, partName } from "../lib/catalogue.js";
 import { h, latest, put, reorder } from "../lib/dom.js";
-import { ago, count, duration, fixed, plural, signed, title, traits } from "../lib/format.js";
+import { count, duration, fixed, moment, plural, signed, title, traits } from "../lib/format.js";
 import { badge, card, empty, failed, field, fillIn, heading, icon, picture, searchBox, skeleton, slider } from "../lib/ui.js";
 
 const K = 20;
@@ -13,8 +13,8 @@ const WHY = {
   trained: "by the student\u2019s embedding of this user",
   trained_and_new_events: "by the student\u2019s embedding, moved by what is new since the training",
   folded_in: "by folding in what the user did since the training",
-  unknown_user: "the most popular items: nothing is known of this user",
-  no_events: "the most popular items: this user has no interactions yet",
+  unknown_user: "by popularity, since nothing is known of this user",
+  no_events: "by popularity, since this user has no interactions yet",
 };
 
 export async function show(place, [userId], signal) {
@@ -63,7 +63,7 @@ async function past(userId, found, signal) {
   const events = found.recent ?? [];
   const taken = found.items.slice(0, MOST_SHOWN);
   const items = await lookUp([...taken, ...events.map((event) => event.item_id)], signal);
-  const fresh = events.map((event) => thing(items.get(event.item_id) ?? { item_id: event.item_id }, `${event.type}, ${ago(event.timestamp)}`));
+  const fresh = events.map((event) => thing(items.get(event.item_id) ?? { item_id: event.item_id }, event.type, event.timestamp));
   const trained = taken.map((id) => thing(items.get(id) ?? { item_id: id }));
   const more = found.items.length - taken.length;
   const known = found.items.length + events.length;
@@ -77,9 +77,10 @@ async function past(userId, found, signal) {
       : h("p", { class: "note" }, "Nothing is known of this user, so the list below is what is popular."));
 }
 
-function thing(item, note) {
+function thing(item, type, when) {
   return h("li", {}, h("a", { href: `#/items/${segment(item.item_id)}`, title: title(item) },
-    picture(item, 72), h("span", { class: "under" }, title(item)), note ? badge(note) : null));
+    picture(item, 72), h("span", { class: "under" }, title(item)),
+    type ? [badge(type), h("span", { class: "under", title: moment(when) }, duration(Math.max(1, (Date.now() - new Date(when)) / 1000)), " ago")] : null));
 }
 
 /** The list under its controls. */
