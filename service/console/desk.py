@@ -51,6 +51,13 @@ class Desk:
                 self._reading = Reading(artifact, Search(artifact), facets(artifact))
             return self._reading
 
+    def prepare(self, artifact: Artifact) -> None:
+        """Read in the background, if that has not been done: who looks at the overview will look for items next."""
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+            if self._reading is None or self._reading.artifact is not artifact:
+                threading.Thread(target=self.read, args=(artifact,), daemon=True).start()
+
     def added(self, engine: Engine) -> Added:
         """What was put since the training, to search beside the artefact of an engine that has it."""
         with self._lock:

@@ -204,6 +204,9 @@ async def search_picture(engine: LoadedEngine, overlay: CurrentOverlay, request:
 @router.get("/api/versions", dependencies=_WITH_KEY)
 def versions(request: Request) -> dict[str, Any]:
     """The newest versions of the store and what each says of itself, without the lists of files."""
+    engine: Engine | None = request.app.state.live.engine
+    if engine is not None:
+        _desk(request).prepare(engine.artifact)
     return {"versions": [_summary(version) for version in _desk(request).versions.newest()]}
 
 

@@ -114,7 +114,10 @@ def fit_network(pictures: Pictures, seed: int, epochs: int, progress: Progress =
     parameters = [*network.parameters(), *look.parameters(), *words.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=_LEARNING_RATE, weight_decay=_DECAY)
     steps = epochs * max(len(pictures.pixels) // _BATCH, 1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LEARNING_RATE, total_steps=max(steps, 2), pct_start=0.2)
+    least = max(steps, 4)  # the rate rises for a step at least, and then falls
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, _LEARNING_RATE, total_steps=least, pct_start=max(0.2, 2 / least)
+    )
     for done, rows in enumerate(_batches(len(pictures.pixels), epochs, generator), start=1):
         loss = _loss(network, look, words, pictures, rows, generator)
         optimiser.zero_grad()

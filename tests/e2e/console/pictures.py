@@ -1,7 +1,7 @@
 """Takes the pictures of the console that the README shows, from a service that runs.
 
-    make demo                                                                    in one terminal, and in another
-    .venv/bin/python -m tests.e2e.console.pictures http://localhost:8000 docs/images
+make demo                                                                    in one terminal, and in another
+.venv/bin/python -m tests.e2e.console.pictures http://localhost:8000 docs/images
 """
 
 import io

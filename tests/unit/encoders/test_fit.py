@@ -57,6 +57,12 @@ def test_what_cannot_be_read_is_not_learned_from(drawn: PictureSource) -> None:
         learnable(pixels[:65], np.nan_to_num(words()[:65]) + 1)
 
 
+@pytest.mark.parametrize("epochs", [1, 5])
+def test_a_catalogue_of_a_single_batch_is_enough(drawn: PictureSource, epochs: int) -> None:
+    pictures = learnable(read_pixels(drawn, ITEMS)[:72], words()[:72])
+    assert np.isfinite(vectors_of(fit_network(pictures, 0, epochs), pictures.pixels[:2])).all()
+
+
 @pytest.mark.slow
 def test_a_fitted_network_sees_what_the_words_say_and_colours_do_not(drawn: PictureSource) -> None:
     pixels = read_pixels(drawn, ITEMS)

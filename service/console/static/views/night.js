@@ -3,7 +3,7 @@
 import { download, get, segment } from "../lib/api.js";
 import { lookUp, partName, teacherName } from "../lib/catalogue.js";
 import { h, put } from "../lib/dom.js";
-import { count, duration, moment, percent, plural, title, version } from "../lib/format.js";
+import { count, duration, fixed, moment, percent, plural, title, version } from "../lib/format.js";
 import { badge, card, empty, facts, fillIn, heading, picture, skeleton, table, toast } from "../lib/ui.js";
 
 const KINDS = { promoted: "good", nothing_new: "", refused: "bad", rolled_back: "bad", failed: "bad" };
@@ -15,8 +15,11 @@ export function verdict(gate) {
 
 export const outcome = (name) => badge(name.replaceAll("_", " "), KINDS[name]);
 
-export function reasons(night) {
-  return h("ul", { class: "reasons" }, (night.reasons ?? [night.reason]).filter(Boolean).map((reason) => h("li", {}, capital(reason))));
+/** Why a night ended as it did; the first few reasons, if only so many are wanted. */
+export function reasons(night, most = Infinity) {
+  const all = (night.reasons ?? [night.reason]).filter(Boolean);
+  const rest = all.length > most ? h("li", { class: "note" }, `and ${plural(all.length - most, "more reason")}`) : null;
+  return h("ul", { class: "reasons" }, all.slice(0, most).map((reason) => h("li", {}, capital(reason))), rest);
 }
 
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
@@ -52,9 +55,12 @@ function summary(night) {
       facts([
         ["Champion", night.champion ? version(night.champion) : "none"],
         ["New version", night.version ? version(night.version) : "none"],
-        ...Object.entries(night.data ?? {}).filter(([, value]) => typeof value === "number").map(([name, value]) => [partName(name).replaceAll("_", " "), count(value)]),
+        ...Object.entries(night.data ?? {}).filter(([name, value]) => typeof value === "number" && name !== "seconds").map(([name, value]) => [partName(name).replaceAll("_", " "), count(value)]),
       ]),
-      facts(steps.map(([name, took]) => [capital(name), took]))));
+      facts([
+        ...steps.map(([name, took]) => [capital(name), took]),
+        ...Object.entries(night.data?.drift ?? {}).map(([name, value]) => [`Drift: ${name.replaceAll("_", " ")}`, fixed(value)]),
+      ])));
 }
 
 const shownItems = (sample) => [sample.took, sample.held_out, sample.student, ...Object.values(sample.teachers)].flat().map((item) => item.item_id);

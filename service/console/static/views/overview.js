@@ -137,7 +137,7 @@ async function lastNight(signal) {
   const { night } = await get("console/api/night", signal);
   const name = h("h2", {}, "Last night");
   if (!night) return [name, empty("No night has been run here yet. \u2018mts4mm nightly\u2019 trains on the day\u2019s events, and puts a model live only if it is no worse.")];
-  return [h("div", { class: "who" }, name, outcome(night.outcome)), reasons(night), facts([
+  return [h("div", { class: "who" }, name, outcome(night.outcome)), reasons(night, 2), facts([
     ["Ended", h("span", { title: moment(night.ended) }, `${ago(night.ended)}, after ${duration(night.seconds)}`)],
     ["Last success", night.last_success ? ago(night.last_success) : "never"],
     ["Champion", night.champion ? version(night.champion) : "none"],
