@@ -64,11 +64,11 @@ class Settings(StateSettings):
     max_body_bytes: int = Field(1024 * 1024, ge=1, le=2**31 - 1, description="The largest request body.")
     max_body_depth: int = Field(32, ge=1, le=500, description="How deeply the JSON of a body may be nested.")
     max_in_flight: int = Field(
-        8,
+        16,
         ge=1,
         le=10_000,
-        description="How many requests a worker works on at once; others wait. More than a few contend for one "
-        "interpreter, and pay only where answers wait for a slow Redis.",
+        description="How many requests a worker works on at once; others wait. Those of the same moment share a search "
+        "and a round trip to Redis; large catalogues are searched by 8 threads at most.",
     )
     max_waiting: int = Field(
         128, ge=0, le=100_000, description="How many requests may wait in a worker; others are answered 503."

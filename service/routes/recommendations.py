@@ -4,7 +4,7 @@ from os import urandom
 from typing import Any
 
 import numpy as np
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from service.schemas import BatchRequest, BatchResponse, RecommendRequest, Recom
 from shared.api_keys import Scope
 
 _MOST_NAMED = 20
+_SEARCHING = CapacityLimiter(8)
+"""More threads would only contend for one interpreter."""
 _JSON = "application/json"
 
 router = APIRouter(route_class=JsonRoute, dependencies=[requires(Scope.READ)])
@@ -51,7 +53,7 @@ async def answer_one(wanted: RecommendRequest, engine: Engine, overlay: Overlay,
         begun = engine.begin(query, retired)
         ranked = begun.answer(await state.searches(engine, begun.asked)) if isinstance(begun, Begun) else begun
     else:
-        ranked = await to_thread.run_sync(_ranked, engine, query, retired)
+        ranked = await to_thread.run_sync(_ranked, engine, query, retired, limiter=_SEARCHING)
     id_ = urandom(16).hex()
     scope["state"]["recommendation_id"] = id_
     return _answer(engine, query, ranked, id_, complete, state.metrics)
