@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from shared.encoders import EncoderFolder
     from trainer.encoders.encode import Outcome, Progress
 
 FAULTS_SHOWN = 20
@@ -74,13 +75,17 @@ def encode(
         int | None, typer.Option(min=1, help="Threads to use.", show_default="OMP_NUM_THREADS, else all cores")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Write over features made elsewhere.")] = False,
+    fit: Annotated[
+        bool, typer.Option("--fit/--no-fit", help="Without any image encoder, fit one to the catalogue's own pictures.")
+    ] = True,
     json_: output.JsonOption = False,
 ) -> None:
     """Turn the words and pictures of a catalogue into features: <modality>_feat.npy.
 
     Only what is new or has changed is encoded, and an interrupted run goes on with the same command. What cannot be
     read is named, and counts as missing. Without --text or --image the encoder is taken that made the features last
-    time, else the only one in the store; for words, else, minilm from its package.
+    time, else the only one in the store; for words, else, minilm from its package, and for pictures a small network
+    that is fitted to them first, see 'mts4mm encoders fit image'.
     """
     wanted = [kind.value for kind in only or list(Kind)]
     columns = {Kind.TEXT.value: text_columns.split(","), Kind.IMAGE.value: image_columns.split(",")}
@@ -93,6 +98,7 @@ def encode(
         store,
         threads=threads or usual_threads(),
         replace=replace,
+        fit=fit,
     )
     _print_outcomes(outcomes, skipped, out or directory, as_json=json_)
     if not outcomes:
@@ -108,9 +114,13 @@ def encode_catalogue(
     *,
     threads: int,
     replace: bool = False,
+    fit: bool = False,
 ) -> tuple[list[Outcome], dict[str, str]]:
-    """Encode behind progress bars; returns what was done by modality, and why others were left out."""
-    from trainer.encoders.choice import choose_encoder
+    """Encode behind progress bars; returns what was done by modality, and why others were left out.
+
+    With ``fit``, an image encoder is fitted where there is none, once the words are encoded.
+    """
+    from trainer.encoders.choice import NoEncoderError, choose_encoder
     from trainer.encoders.encode import Source, encode_modality
     from trainer.encoders.linked import link_dataset
     from trainer.encoders.sources import Items, PictureSource, TextSource, read_items
@@ -125,8 +135,14 @@ def encode_catalogue(
         if not found:
             skipped[modality] = f"the items table has no column {' or '.join(columns[modality])}"
             continue
+        where = store or default_store()
         try:
-            encoder = choose_encoder(store or default_store(), modality, name, out)
+            try:
+                encoder = choose_encoder(where, modality, name, out)
+            except NoEncoderError:
+                if not fit:
+                    raise
+                encoder = _fit_to(out, directory.resolve().name.lower(), found, where)
         except UserError as error:
             if name is not None or len(names) == 1:
                 raise
@@ -145,6 +161,20 @@ def encode_catalogue(
             )
         outcomes.append(outcome)
     return outcomes, skipped
+
+
+def _fit_to(directory: Path, name: str, columns: list[str], store: Path) -> EncoderFolder:
+    """Fit an image encoder to a catalogue, put it into the store, and say so."""
+    from trainer.encoders.fit import fit_network, learnable, store_fitted
+
+    pixels, words = read_pictures_and_words(directory, columns)
+    pictures = learnable(pixels, words)
+    output.say(
+        "no image encoder: fitting a small network to the catalogue's own pictures and words, which takes minutes "
+        "(--no-fit leaves pictures out; 'mts4mm encoders add image' takes a better one)"
+    )
+    with _shown_progress("fitting the network") as progress:
+        return store_fitted(fit_network(pictures, 0, FIT_EPOCHS, progress), store, name)
 
 
 def usual_threads() -> int:

@@ -12,28 +12,20 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from shared.encoders import EncoderFolder
-from shared.encoders.folder import file_digest
 from shared.encoders.texts import TEXT_FIELDS
 from shared.errors import UsageError, UserError
-from trainer.demo_shop.features import Pictures, Texts, image_features, text_features
+from trainer.demo_shop.features import image_features, text_features
 from trainer.demo_shop.pictures import STYLES, draw_picture
 from trainer.demo_shop.truth import ShopTruth, draw_shop
 from trainer.demo_shop.words import KINDS, THEMES, write_copy
-from trainer.encoders.encode import content_digest
-from trainer.encoders.features_manifest import (
-    ENCODERS,
-    FeaturesManifest,
-    encoder_path,
-    features_path,
-    write_manifest,
-)
+from trainer.encoders.encode import LOCK, Source, encode_modality
+from trainer.encoders.features_manifest import ENCODERS
 from trainer.encoders.sources import IMAGE_FIELDS, PictureSource, TextSource, read_items
 
 Progress = Callable[[str, int, int], None]
@@ -43,7 +35,7 @@ MIN_USERS = 50
 MIN_ITEMS = 50
 
 _STAMP = "demo-shop.json"
-_CONTENTS = {_STAMP, "interactions.csv", "items.csv", "images", ENCODERS} | {
+_CONTENTS = {_STAMP, "interactions.csv", "items.csv", "images", ENCODERS, LOCK} | {
     f"{modality}_feat.{kind}" for modality in ("image", "text") for kind in ("npy", "json")
 }
 _OPENED = 1_757_289_600
@@ -165,50 +157,42 @@ def _try_lock(handle: int) -> bool:
 def _write_shop(folder: Path, truth: ShopTruth, seed: int, progress: Progress) -> None:
     stock = _write_items(folder, truth, np.random.default_rng([seed, 1]), progress)
     _write_interactions(folder / "interactions.csv", truth, stock, np.random.default_rng([seed, 2]))
-    pictures = [folder / item.image if item.image else None for item in stock]
-    seen = image_features(pictures, lambda done, total: progress("looking at pictures", done, total))
-    np.save(folder / "image_feat.npy", seen.features)
-    progress("reading texts", 0, len(stock))
-    texts = [f"{item.title}. {item.description}" if item.description else "" for item in stock]
-    read = text_features(texts)
-    np.save(folder / "text_feat.npy", read.features)
-    progress("reading texts", len(stock), len(stock))
-    _write_encoders(folder, seen, read)
+    _encode(folder, stock, progress)
     stamp = {"made_by": "mts4mm demo-data", "seed": seed, "users": len(truth.user_mix), "items": len(stock)}
     (folder / _STAMP).write_text(json.dumps(stamp, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_encoders(folder: Path, pictures: Pictures, texts: Texts) -> None:
-    """The encoders of both features, and what they encoded, as ``mts4mm encode`` would leave them."""
+def _encode(folder: Path, stock: Sequence[Item], progress: Progress) -> None:
+    """Fit encoders to the shop's pictures and words, and let ``mts4mm encode`` make the features with them."""
     from trainer.demo_shop.encoders import write_picture_encoder, write_word_encoder
 
+    pictures = [folder / item.image if item.image else None for item in stock]
+    seen = image_features(pictures, lambda done, total: progress("looking at pictures", done, total))
+    progress("reading texts", 0, len(stock))
+    read = text_features([f"{item.title}. {item.description}" if item.description else "" for item in stock])
+    progress("reading texts", len(stock), len(stock))
     items = read_items(folder)
-    seen = write_picture_encoder(encoder_path(folder, "image"), pictures), PictureSource(items, IMAGE_FIELDS)
-    read = write_word_encoder(encoder_path(folder, "text"), texts), TextSource(items, TEXT_FIELDS)
-    _vouch(folder, "image", *seen, pictures.features)
-    _vouch(folder, "text", *read, texts.features)
+    sources: dict[str, Source] = {
+        "image": PictureSource(items, IMAGE_FIELDS),
+        "text": _DescribedItems(items, TEXT_FIELDS),
+    }
+    with tempfile.TemporaryDirectory() as store:
+        encoders = {
+            "image": write_picture_encoder(Path(store) / "image", seen),
+            "text": write_word_encoder(Path(store) / "text", read),
+        }
+        for modality, encoder in encoders.items():
+            shown = partial(progress, f"encoding {modality}")
+            encode_modality(modality, sources[modality], items.ids, encoder, folder, threads=1, progress=shown)
+    (folder / LOCK).unlink()
 
 
-def _vouch(
-    folder: Path,
-    modality: str,
-    encoder: EncoderFolder,
-    source: TextSource | PictureSource,
-    features: NDArray[np.float32],
-) -> None:
-    """Say which encoder made features of which contents."""
-    there = np.isfinite(features[:, 0])
-    manifest = FeaturesManifest(
-        modality=modality,
-        encoder=encoder.digest,
-        described=encoder.spec.model_dump(mode="json"),
-        fields=source.columns,
-        features=file_digest(features_path(folder, modality)),
-        item_ids=tuple(source.items.ids),
-        contents=tuple(content_digest(source.read(row)) if there[row] else None for row in range(len(features))),
-        faults={},
-    )
-    write_manifest(folder, manifest)
+class _DescribedItems(TextSource):
+    """The words of those items that have a description; a title alone does not count."""
+
+    def read(self, row: int) -> str | None:
+        """The text of an item; None where it has no description."""
+        return super().read(row) if self.items.records[row].get("description") else None
 
 
 def _write_items(folder: Path, truth: ShopTruth, rng: np.random.Generator, progress: Progress) -> list[Item]:

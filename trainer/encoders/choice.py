@@ -9,13 +9,18 @@ from trainer.encoders.sentence_transformer import MINILM, add_sentence_transform
 from trainer.encoders.store import encoder_place, find_encoder, list_encoders
 
 
+class NoEncoderError(UserError):
+    """There is no encoder of a kind at all."""
+
+
 def choose_encoder(store: Path, kind: str, name: str | None, out: Path) -> EncoderFolder:
     """The encoder by name; else the one that made the features that are there; else the only one in the store.
 
     Without any, the text encoder minilm is added from its package.
 
     Raises:
-        UserError: there is none, or there are several to choose from.
+        NoEncoderError: there is none.
+        UserError: there are several to choose from, or the one there is cannot be used.
     """
     if name is None and read_manifest(out, kind) is not None:
         return read_folder(encoder_path(out, kind))
@@ -24,7 +29,7 @@ def choose_encoder(store: Path, kind: str, name: str | None, out: Path) -> Encod
         raise UserError(f"there are several {kind} encoders ({', '.join(names)}): choose one with --{kind} NAME")
     wanted = name or (names[0] if names else MINILM if kind == "text" else None)
     if wanted is None:
-        raise UserError(
+        raise NoEncoderError(
             "no image encoder: 'mts4mm encoders add image FILE.onnx' takes any network, 'mts4mm encoders fit image "
             "DIR' trains a small one on the catalogue's own pictures"
         )

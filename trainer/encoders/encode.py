@@ -39,7 +39,8 @@ Progress = Callable[[int, int], None]
 WINDOW = 16 * BATCH
 """Items that are prepared ahead, and that texts are put in order of length among."""
 
-_LOCK = ".encode.lock"
+LOCK = ".encode.lock"
+"""Held by who writes a folder's features; it stays behind, empty."""
 
 
 class Source(Protocol):
@@ -112,7 +113,7 @@ def encode_modality(
 def _writing(out: Path) -> Iterator[None]:
     """The only writer of a folder's features; what it cannot write is named."""
     try:
-        with durable.exclusive(out / _LOCK, wait=False):
+        with durable.exclusive(out / LOCK, wait=False):
             yield
     except BlockingIOError:
         raise UserError(f"{out}: another process is encoding into this folder; wait for it or stop it") from None

@@ -152,7 +152,7 @@ def test_another_seed_is_another_shop(shop, tmp_path: Path) -> None:
 def test_progress_ends_at_the_total_of_each_stage(tmp_path: Path) -> None:
     last: dict[str, tuple[int, int]] = {}
     make_shop(tmp_path / "shop", **SMALL, progress=lambda stage, done, total: last.update({stage: (done, total)}))
-    assert len(last) == 3
+    assert len(last) == 5
     assert set(last.values()) == {(50, 50)}
 
 

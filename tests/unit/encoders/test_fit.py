@@ -7,13 +7,22 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from shared.encoders import open_encoder
+from shared.encoders import EncoderFolder, open_encoder
 from shared.errors import UserError
-from trainer.encoders.fit import SETTINGS, fit_network, learnable, read_pixels, store_fitted, vectors_of
+from trainer.cli import encoders as cli_encoders
+from trainer.cli.encoders import encode_catalogue
+from trainer.encoders.fit import LEAST_PICTURES, SETTINGS, fit_network, learnable, read_pixels, store_fitted, vectors_of
 from trainer.encoders.sources import Items, PictureSource
+from trainer.encoders.store import list_encoders
 from trainer.measurement.encoders import colour_histograms, compare_encoders
 
 ITEMS = 160
+
+
+@pytest.fixture
+def words_alone(words: EncoderFolder) -> EncoderFolder:
+    """The store has an encoder of words, and none of pictures."""
+    return words
 
 
 def drawing(row: int) -> Image.Image:
@@ -39,7 +48,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> PictureSource:
     return PictureSource(Items(folder, records), ["image"])
 
 
-def words() -> np.ndarray:
+def said() -> np.ndarray:
     vectors = np.random.default_rng(0).normal(0, 0.1, (ITEMS, 12)).astype(np.float32)
     vectors[:, 0] += np.arange(ITEMS) % 2
     vectors[7] = np.nan
@@ -50,11 +59,11 @@ def test_what_cannot_be_read_is_not_learned_from(drawn: PictureSource) -> None:
     pixels = read_pixels(drawn, ITEMS)
     missing = np.flatnonzero(np.isnan(pixels).all(axis=(1, 2, 3)))
     assert missing.tolist() == [3, 5]
-    pictures = learnable(pixels, words())
+    pictures = learnable(pixels, said())
     assert len(pictures.pixels) == ITEMS - 2
     assert int(pictures.has_words.sum()) == ITEMS - 3
     with pytest.raises(UserError, match="63 items have both"):
-        learnable(pixels[:65], np.nan_to_num(words()[:65]) + 1)
+        learnable(pixels[:65], np.nan_to_num(said()[:65]) + 1)
 
 
 @pytest.mark.parametrize("epochs", [1, 5])
@@ -67,7 +76,7 @@ def test_a_catalogue_of_a_single_batch_is_enough(drawn: PictureSource, epochs: i
 def test_a_fitted_network_sees_what_the_words_say_and_colours_do_not(drawn: PictureSource) -> None:
     pixels = read_pixels(drawn, ITEMS)
     values = [frozenset(("across",) if row % 2 else ("along",)) for row in range(ITEMS)]
-    comparison = compare_encoders(pixels, words(), values, held_out=0.3, seed=0, epochs=30)
+    comparison = compare_encoders(pixels, said(), values, held_out=0.3, seed=0, epochs=30)
     assert (comparison.judged, comparison.learned_from) == (47, 111)
     shared = {name: each.any_shared for name, each in comparison.sharing.items()}
     assert shared["chance"] == pytest.approx(0.5, abs=0.05)
@@ -79,7 +88,7 @@ def test_a_fitted_network_sees_what_the_words_say_and_colours_do_not(drawn: Pict
 def test_the_same_seed_gives_the_same_network_and_its_export_the_same_vectors(
     drawn: PictureSource, tmp_path: Path
 ) -> None:
-    pictures = learnable(read_pixels(drawn, ITEMS), words())
+    pictures = learnable(read_pixels(drawn, ITEMS), said())
     before = torch.random.get_rng_state()
     fitted, again = (fit_network(pictures, 1, 1) for _ in range(2))
     assert torch.equal(before, torch.random.get_rng_state())
@@ -100,3 +109,29 @@ def test_a_histogram_counts_the_shares_of_colours() -> None:
     assert histograms.shape == (2, 64)
     assert histograms[0, 0] == 1
     np.testing.assert_allclose(histograms[1, [0, 63, 48]], [0.5, 0.25, 0.25])
+
+
+def test_encode_fits_a_network_where_there_is_none_and_says_so(
+    tmp_path: Path, store: Path, words_alone: EncoderFolder, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(cli_encoders, "FIT_EPOCHS", 1)
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    rows = []
+    for row in range(LEAST_PICTURES + 6):
+        drawing(row).save(shop / f"{row}.png")
+        rows.append(f"{row},{('red', 'blue')[row % 2]},{row if row else 'missing'}.png\n")
+    (shop / "items.csv").write_text("item_id,title,image\n" + "".join(rows))
+    wanted = {"text": None, "image": None}
+    columns = {"text": ["title"], "image": ["image"]}
+
+    _, skipped = encode_catalogue(shop, shop, wanted, columns, store, threads=1)
+    assert "mts4mm encoders fit image" in skipped["image"]
+    outcomes, skipped = encode_catalogue(shop, shop, wanted, columns, store, threads=1, fit=True)
+
+    assert "fitting a small network" in capsys.readouterr().err
+    (image,) = [outcome for outcome in outcomes if outcome.modality == "image"]
+    assert (image.encoder, image.encoded, image.missing) == ("shop", LEAST_PICTURES + 5, 1)
+    assert [each.name for each in list_encoders(store) if each.kind == "image"] == ["shop"]
+    features = np.load(shop / "image_feat.npy")
+    assert np.isfinite(features).all(axis=1).tolist() == [False] + [True] * (LEAST_PICTURES + 5)
