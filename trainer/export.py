@@ -33,10 +33,11 @@ def publish(
     activate: bool = True,
     gate: Mapping[str, Any] | None = None,
     forgotten_until: datetime | None = None,
+    index: Mapping[str, bytes | Path] | None = None,
 ) -> str:
     """Publish the student's artefact to ``store`` and return its version.
 
-    Kinds of index are measured on the student, and the best one goes with it.
+    Kinds of index are measured on the student, and the best one goes with it, unless one was chosen already.
 
     Args:
         store: where to.
@@ -47,9 +48,12 @@ def publish(
         activate: whether to make it the live version.
         gate: the verdict on it, where it was judged.
         forgotten_until: up to when what users asked to be forgotten is not in the dataset; None if nobody looked.
+        index: what :func:`trainer.index_choice.choose_index` gave for these items.
     """
     with tempfile.TemporaryDirectory(prefix="mts4mm-index-") as folder:
-        model = _student_model(dataset, recipe, seed, trained, Path(folder), forgotten_until)
+        if index is None:
+            index = choose_index(trained.item_embeddings, _active_users(dataset, trained), seed, Path(folder))
+        model = _student_model(dataset, recipe, trained, index, forgotten_until)
         provenance = _provenance(dataset, recipe, seed, trained, gate)
         return artifact.publish(store, model, provenance, activate=activate)
 
@@ -57,12 +61,10 @@ def publish(
 def _student_model(
     dataset: Dataset,
     recipe: Recipe,
-    seed: int,
     trained: TrainedStudent,
-    folder: Path,
+    index: Mapping[str, bytes | Path],
     forgotten_until: datetime | None,
 ) -> StudentModel:
-    """What is published; files of it are in ``folder``."""
     interactions = dataset.interactions(TRAIN)
     interactions.sort_indices()
     return StudentModel(
@@ -81,7 +83,7 @@ def _student_model(
             ),
             **content.attachments_of(contents_of(dataset)),
             **trending.attachments_of(*_timed(dataset), len(dataset.item_ids), datetime.now(UTC)),
-            **choose_index(trained.item_embeddings, _active_users(dataset, trained), seed, folder),
+            **index,
             **({} if forgotten_until is None else {forgotten.ATTACHMENT: forgotten.attachment(forgotten_until)}),
         },
     )

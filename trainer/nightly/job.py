@@ -17,13 +17,13 @@ Each step is noted in the journal when it is done, and doing one again is doing 
 """
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -191,6 +191,27 @@ class Night:
             "prune": self._prune,
         }
 
+    def _index_recall(self, trained: TrainedStudent) -> float | None:
+        """Choose the index that this model would be served with, and keep it for that; how much of the best it finds.
+
+        None where the model's numbers make no sense.
+        """
+        if not (np.isfinite(trained.item_embeddings).all() and np.isfinite(trained.user_embeddings).all()):
+            return None
+        shutil.rmtree(self._index_folder, ignore_errors=True)
+        self._index_folder.mkdir()
+        seed = self._settings.train.seed
+        attached = choose_index(trained.item_embeddings, trained.user_embeddings, seed, self._index_folder)
+        content = attached[files.REPORT]
+        assert isinstance(content, bytes)  # noqa: S101 (the report is never a file)
+        (self._index_folder / files.REPORT).write_bytes(content)
+        return report.decode(content).chosen.recall
+
+    def _index(self) -> dict[str, bytes | Path] | None:
+        """The index that was judged; None where it is not there any more."""
+        found = {name: self._index_folder / name for name in (files.REPORT, files.INDEX)}
+        return {name: path for name, path in found.items() if path.exists()} or None
+
     # Which night it is
 
     def _taken_up(self, *, fresh: bool) -> Journal:
@@ -310,7 +331,7 @@ class Night:
             figures: Any = (live.manifest.gate or {}).get("figures") or {}
             shares = teacher_shares({name: float(value) for name, value in figures.items()})
             standing = champion(live, data, gone["forgotten"], gone["retired"], shares)
-        judged = Challenger(today, candidate.teachers, _index_recall(trained, self._settings.train.seed))
+        judged = Challenger(today, candidate.teachers, self._index_recall(trained))
         verdict = judge(judged, standing, data, holdout, self._settings.gate)
         return verdict.as_dict()
 
@@ -338,6 +359,7 @@ class Night:
                 activate=False,
                 gate={**{name: value for name, value in gate.items() if name not in COST}, "night": night},
                 forgotten_until=datetime.fromisoformat(self._result("snapshot")["forgotten_until"]),
+                index=self._index(),
             )
         warm = self._places.own / "warm"
         warm.mkdir(exist_ok=True)
@@ -386,6 +408,10 @@ class Night:
     @property
     def _dataset_folder(self) -> Path:
         return self.journal.folder / "dataset"
+
+    @property
+    def _index_folder(self) -> Path:
+        return self.journal.folder / "index"
 
     @property
     def _candidate_file(self) -> Path:
@@ -496,17 +522,6 @@ class Night:
             raise OverBudgetError(f"{step}: {used:.0f} MB were used, the budget is {most:.0f}")
         if time.monotonic() - self._began > 60 * self._settings.minutes:
             raise OverBudgetError(f"{step}: the night took longer than its {self._settings.minutes:g} minutes")
-
-
-def _index_recall(trained: TrainedStudent, seed: int) -> float | None:
-    """How much the index finds that this model would be served with; None where its numbers make no sense."""
-    if not (np.isfinite(trained.item_embeddings).all() and np.isfinite(trained.user_embeddings).all()):
-        return None
-    with TemporaryDirectory() as folder:
-        attached = choose_index(trained.item_embeddings, trained.user_embeddings, seed, Path(folder))
-        content = attached[files.REPORT]
-    assert isinstance(content, bytes)  # noqa: S101 (the report is never a file)
-    return report.decode(content).chosen.recall
 
 
 def alone(places: Places) -> AbstractContextManager[None]:
