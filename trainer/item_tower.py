@@ -11,10 +11,9 @@ ridge is, the leave-one-out error decides, weighed as scores weigh it (``|U (e -
 modalities, their vectors are summed with the weights that explain most of the leave-one-out scores, solved for every
 set of modalities; so any of them may be missing.
 
-A vector that is right on average is too short to be seen among those that interactions made. Last, all are stretched
-by the largest of ``SCALES`` that is harmless: where a tenth of the items are ranked by their leave-one-out vectors, the
-validation interactions of the other items must be found as often as if that tenth were not there, but for
-``WARM_LOSS``.
+A vector that is right on average is too short, or too long, to stand among those that interactions made. Last, all are
+brought to the largest of ``SCALES`` that is harmless: where a tenth of the items are ranked by their leave-one-out
+vectors, the validation interactions of the other items must be found as often as if that tenth were not there.
 """
 
 from bisect import bisect_left
@@ -41,8 +40,7 @@ LEAST_WEIGHT = 1e-9
 POPULARITY_POWER = 0.25
 RIDGES = tuple(10.0**power for power in np.arange(-4, 2.5, 0.5))
 """In units of the mean energy of a feature."""
-SCALES = tuple(1.1**power for power in range(16))
-WARM_LOSS = 0.01
+SCALES = tuple(0.5 * 1.1**power for power in range(24))
 COLD_SHARE = 0.1
 STACKING_RIDGE = 1e-6
 MOST_MODALITIES = 8
@@ -318,7 +316,7 @@ def _combined(fits: list[_ModalityFit], target: _Target) -> tuple[Matrix, NDArra
 
 
 def _scale(tower: FittedTower, fits: list[_ModalityFit], dataset: Dataset, users: Matrix, items: Matrix) -> float:
-    """The largest harmless factor, see above; 1 without validation interactions."""
+    """The largest harmless factor, see above, or the least there is; 1 without validation interactions."""
     training, held_out = dataset.interactions(TRAIN), dataset.interactions(VALIDATION)
     judged = _spread(Holdout(training, held_out).users(), max(1, min(MOST_JUDGED, MOST_SCORES // len(items))))
     if len(judged) == 0:
@@ -336,7 +334,7 @@ def _scale(tower: FittedTower, fits: list[_ModalityFit], dataset: Dataset, users
         best = top_items(torch.from_numpy(scores), CUTOFF)
         return int(np.take_along_axis(relevant, best, axis=1).sum())
 
-    needed = (1 - WARM_LOSS) * found(np.full_like(of_cold, -np.inf))
+    needed = found(np.full_like(of_cold, -np.inf))
     harmless = bisect_left(SCALES, True, key=lambda scale: found(np.float32(scale) * of_cold) < needed)
     return SCALES[max(harmless - 1, 0)]
 
