@@ -225,9 +225,10 @@ def modalities_plan(recipe: Recipe, dataset: Dataset) -> Plan:
 
 
 def modalities_rows(outcome: Outcome) -> list[Row]:
-    """The student's own figures; with all content also with fewer views at inference, and each teacher's."""
+    """Figures of the student and of the export; with all content also those of fewer views, and each teacher's."""
     result = outcome.result
-    own = Row(outcome.trial.labels, outcome.seed, result.alone["test"])
+    exported = {f"exported_{name}": value for name, value in result.test.items()}
+    own = Row(outcome.trial.labels, outcome.seed, {**result.alone["test"], **exported})
     if outcome.trial.labels["setting"] != "student":
         return [own]
     content = _content(outcome.trial.recipe, outcome.dataset)

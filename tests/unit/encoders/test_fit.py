@@ -68,7 +68,7 @@ def test_what_cannot_be_read_is_not_learned_from(drawn: PictureSource) -> None:
 
 @pytest.mark.parametrize("epochs", [1, 5])
 def test_a_catalogue_of_a_single_batch_is_enough(drawn: PictureSource, epochs: int) -> None:
-    pictures = learnable(read_pixels(drawn, ITEMS)[:72], words()[:72])
+    pictures = learnable(read_pixels(drawn, ITEMS)[:72], said()[:72])
     assert np.isfinite(vectors_of(fit_network(pictures, 0, epochs), pictures.pixels[:2])).all()
 
 
