@@ -416,7 +416,7 @@ def _a_picture_and_words_place_an_item(own: Stack) -> None:
     for by in ("image", "text"):
         near = own.ask(f"/console/api/near?item_id=new-mug&by={by}&k=3")[1]["items"]
         assert {item["metadata"]["title"].split()[0] for item in near} == {COLOURS[2][0]}, (by, near)
-    history = {"history": [near[0]["item_id"]], "k": 30}
+    history = {"history": [near[0]["item_id"]], "k": 100}
     assert "new-mug" in [item["item_id"] for item in own.ask("/recommend", history)[1]["items"]]
 
 
