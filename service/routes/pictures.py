@@ -33,8 +33,9 @@ router = APIRouter(route_class=LiteralTailRoute, dependencies=[requires(Scope.RE
 def image(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay, request: Request) -> Response:
     """The picture of an item: the one it was put with, else from the catalogue's folder (`MTS4MM_CATALOGUE`)."""
     metadata = known(lambda: engine.item(item_id), "item").metadata or {}
-    live = item_id in overlay.live_items
-    put = _as_put(overlay, item_id) if live else _kept(request.app.state.models, item_id)
+    put = _as_put(overlay, item_id) if item_id in overlay.live_items else None
+    # A night may have taken the item over since this process last looked.
+    put = put or _kept(request.app.state.models, item_id)
     picture = put or _from_catalogue(request.app.state.pictures, metadata.get("image"))
     if picture is None:
         raise HTTPException(404, "There is no picture of this item.")

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import threading
+import time
 from base64 import b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -232,6 +233,14 @@ def test_a_service_that_does_not_take_the_new_model_brings_the_champion_back(ope
     assert f"still answers with {live}" in report(store)["reason"]
 
 
+def wait_until_it_answers_with(version: str | None, url: str) -> None:
+    """A service may take a moment to see that CURRENT has changed."""
+    deadline = time.monotonic() + 20
+    while httpx.get(f"{url}/health").json()["model_version"] != version:
+        assert time.monotonic() < deadline, f"the service does not come back to {version}"
+        time.sleep(0.1)
+
+
 def test_a_service_that_gets_worse_after_the_activation_brings_the_champion_back(
     opened: Opened, tmp_path: Path
 ) -> None:
@@ -242,7 +251,7 @@ def test_a_service_that_gets_worse_after_the_activation_brings_the_champion_back
     send(store, opened.shop.later)
     with faulty_service(store, live, tmp_path / "log") as running:
         ended = night(opened.shop.base, store, settings, service=running.url)
-        assert httpx.get(f"{running.url}/health").json()["model_version"] == live
+        wait_until_it_answers_with(live, running.url)
     assert ended == Outcome.ROLLED_BACK
     assert artifact.current_version(store) == live
     said = report(store)
