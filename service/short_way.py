@@ -39,7 +39,7 @@ class ShortWay:
         heard = _Heard(receive)
         try:
             answer = await _answer(scope, await heard.body())
-        except Exception:
+        except Exception:  # whatever it is, the general way meets it again and answers with what is wrong
             await self._app(scope, heard.again, send)
             return
         scope["route"] = route

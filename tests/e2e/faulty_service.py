@@ -1,12 +1,11 @@
 """The real service in a process of its own, which fails some answers as soon as another model than one is live."""
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.integration.test_service_process import Running, listening_at
+from tests.integration.test_service_process import Running, serving
 
 EACH = 4
 
@@ -45,11 +44,5 @@ Server(uvicorn.Config(app, port=0, log_level="warning")).run()
 @contextmanager
 def faulty_service(store: Path, sound: str, log: Path) -> Iterator[Running]:
     """Run it; every fourth recommendation is answered with 500 unless ``sound`` is the current version."""
-    command = [sys.executable, "-c", _PROGRAM, str(store), sound, str(EACH)]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-    try:
-        yield Running(process, listening_at(process, log), log)
-    finally:
-        process.kill()
-        process.wait()
+    with serving([sys.executable, "-c", _PROGRAM, str(store), sound, str(EACH)], log) as found:
+        yield found

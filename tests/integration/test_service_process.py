@@ -77,6 +77,13 @@ class Running:
 @contextmanager
 def service(store: Path, log: Path, *python_options: str) -> Iterator[Running]:
     command = [sys.executable, *python_options, "-m", "service", "--models", str(store), "--port", "0"]
+    with serving(command, log) as found:
+        yield found
+
+
+@contextmanager
+def serving(command: list[str], log: Path) -> Iterator[Running]:
+    """Run a service until the end, with what it says in a log, from which its address is read."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
