@@ -1,5 +1,6 @@
 """Models in an object store: a real S3 server (moto's), and a folder by URL."""
 
+import json
 import os
 import threading
 import time
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from moto.server import ThreadedMotoServer
+from typer.testing import CliRunner
 
 from service import app, model_mirror
 from service.settings import Settings
@@ -21,6 +23,7 @@ from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
 from shared.errors import UserError
 from shared.kept_pictures import keep_picture, kept_picture
 from shared.object_store import ObjectStore
+from trainer.cli.app import app as commands
 
 MODEL = StudentModel(
     user_ids=["ann", "bob"],
@@ -172,6 +175,45 @@ def test_a_rollback_over_http_is_the_object_stores_too(url: str, tmp_path: Path)
     with TestClient(app.create_app(settings)) as client:
         assert client.post("/admin/rollback", json={}).json()["live"] == first
     assert ObjectStore(url, here).pull() == first
+
+
+@pytest.mark.parametrize("change", ["rollback", "activate"])
+def test_a_change_from_the_command_line_begins_with_the_object_stores_and_is_its_too(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    here, elsewhere, there = tmp_path / "here", tmp_path / "elsewhere", tmp_path / "there"
+    first, second = publish(here), publish(here)
+    ObjectStore(url, here).push()
+    ObjectStore(url, elsewhere).pull()
+    third = publish(elsewhere)  # which the folder here knows nothing of
+    ObjectStore(url, elsewhere).push()
+    monkeypatch.setenv("MTS4MM_MODELS_URL", url)
+    words, now, before = (["rollback"], second, first) if change == "rollback" else (["activate", first], first, third)
+    told = CliRunner().invoke(commands, ["models", *words, str(here), "--json"])
+    assert json.loads(told.output) == {"store": str(here), "live": now}
+    assert ObjectStore(url, there).pull() == now
+    assert artifact.activations(there)[1] == before
+
+
+def test_a_change_that_the_object_store_was_not_told_of_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, here = f"file://{tmp_path}/bucket", tmp_path / "here"
+    first, second = publish(here), publish(here)
+    ObjectStore(url, here).push()
+
+    def and_then_the_bucket_goes(store: Path) -> str:
+        (tmp_path / "bucket").rename(tmp_path / "gone")
+        (tmp_path / "bucket").touch()
+        return roll_back(store)
+
+    roll_back = artifact.rollback
+    monkeypatch.setattr(artifact, "rollback", and_then_the_bucket_goes)
+    monkeypatch.setenv("MTS4MM_MODELS_URL", url)
+    told = CliRunner().invoke(commands, ["models", "rollback", str(here)])
+    assert isinstance(told.exception, UserError)
+    assert "could not be told" in str(told.exception)
+    assert (tmp_path / "gone" / "CURRENT").read_text().split() == [second, first]
 
 
 @pytest.mark.parametrize("change", ["rollback", "activate"])

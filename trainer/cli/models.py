@@ -1,5 +1,6 @@
 """``mts4mm models``: what a store holds, whether it is whole, and which version is live."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,6 +8,7 @@ import typer
 
 from shared import artifact
 from shared.errors import ExitCode, UserError
+from shared.settings import state_settings
 from trainer.cli import output
 
 app = typer.Typer(help="Look after the artefacts of a store.", no_args_is_help=True)
@@ -57,15 +59,20 @@ def activate(
     store: StoreArgument = Path("models"),
     json_: output.JsonOption = False,
 ) -> None:
-    """Make a version the live one, after checking it; running services follow on their own."""
-    artifact.activate(store, version)
-    _print_live(store, version, json_)
+    """Make a version the live one, after checking it; running services follow on their own.
+
+    Where MTS4MM_MODELS_URL names the object store that STORE is a copy of, it is live there too.
+    """
+    _switch(store, lambda: artifact.activate(store, version), json_)
 
 
 @app.command()
 def rollback(store: StoreArgument = Path("models"), json_: output.JsonOption = False) -> None:
-    """Make the version live that was so before; each call goes back one more."""
-    _print_live(store, artifact.rollback(store), json_)
+    """Make the version live that was so before; each call goes back one more.
+
+    Where MTS4MM_MODELS_URL names the object store that STORE is a copy of, it is live there too.
+    """
+    _switch(store, lambda: artifact.rollback(store), json_)
 
 
 @app.command()
@@ -133,6 +140,26 @@ def diff(
         return
     rows = [(name.replace("_", " "), f"{value:,.4g}") for name, value in vars(found).items()]
     output.print_table(f"{first} and {second}", ("", ""), rows)
+
+
+def _switch(store: Path, change: Callable[[], object], json_: bool) -> None:
+    """Change the live version; where the store is a copy of an object store, from what is live there, and there too."""
+    url = state_settings().models_url
+    if url is None:
+        change()
+    else:
+        from shared.object_store import ObjectStore
+
+        objects = ObjectStore(url, store)
+        objects.pull()
+        with objects.held() as push:
+            change()
+            try:
+                push()
+            except UserError as error:
+                told = f"{store}: changed, but the object store could not be told, and its version comes back"
+                raise UserError(f"{told}: {error}") from error
+    _print_live(store, str(artifact.current_version(store)), json_)
 
 
 def _print_live(store: Path, version: str, json_: bool) -> None:
