@@ -19,7 +19,7 @@ from shared.errors import UsageError
 from shared.settings import PREFIX, StateSettings
 
 OF_OTHERS = frozenset(
-    f"{PREFIX}{name}" for name in ("REALDATA", "API_KEY", "ENCODERS", "SHOP", "LOG", "NIGHT", "SERVICE")
+    f"{PREFIX}{name}" for name in ("REALDATA", "API_KEY", "API_KEY_FILE", "ENCODERS", "SHOP", "LOG", "NIGHT", "SERVICE")
 )
 """Variables with the prefix that are the trainer's or the tests'."""
 

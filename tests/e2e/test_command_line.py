@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from shared import artifact
+from shared.api_keys import digest
 from tests.e2e.conftest import Cli, Trained
 
 pytestmark = pytest.mark.slow
@@ -185,15 +186,21 @@ def test_keys_are_made_listed_and_revoked(cli: Cli, tmp_path: Path) -> None:
     assert json.loads(cli("keys", "new", file, "ops", "--scope", "admin", "--json").stdout)["scopes"] == ["admin"]
     until = json.loads(cli("keys", "new", file, "guest", "--expires", "2099-01-31", "--json").stdout)["expires"]
     assert until == "2099-01-31T00:00:00+00:00"
+    held = cli("keys", "new", file, "retrain", "--into", tmp_path / "retrain-key")
+    assert held.stdout == ""
+    assert digest((tmp_path / "retrain-key").read_text().strip()) in file.read_text()
+    assert (tmp_path / "retrain-key").stat().st_mode & 0o777 == 0o600
     listed = json.loads(cli("keys", "list", file, "--json").stdout)
     assert listed == [
         {"name": "shop", "scopes": ["read", "events"], "expires": None},
         {"name": "ops", "scopes": ["admin"], "expires": None},
         {"name": "guest", "scopes": ["read"], "expires": "2099-01-31T00:00:00Z"},
+        {"name": "retrain", "scopes": ["read"], "expires": None},
     ]
     before = file.read_bytes()
     for words, said in (
-        (("new", file, "shop"), "choose another name"),
+        (("new", file, "shop", "--into", tmp_path / "unmade"), "choose another name"),
+        (("new", file, "x", "--into", tmp_path / "retrain-key"), "is there already"),
         (("revoke", file, "nobody"), "'shop', 'ops', 'guest'"),
         (("new", file, "x", "--scope", "root"), "root"),
         (("new", file, "x", "--expires", "2001-01-31"), "is over"),
@@ -202,7 +209,8 @@ def test_keys_are_made_listed_and_revoked(cli: Cli, tmp_path: Path) -> None:
         assert refused.returncode in (1, 2)
         assert said in refused.stderr
         assert file.read_bytes() == before
-    for name in ("shop", "guest"):
+    assert not (tmp_path / "unmade").exists()
+    for name in ("shop", "guest", "retrain"):
         assert cli("keys", "revoke", file, name).returncode == 0
     assert "last key" in cli("keys", "revoke", file, "ops").stderr
 

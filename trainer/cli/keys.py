@@ -1,5 +1,6 @@
 """``mts4mm keys``: who may call the service."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -31,16 +32,28 @@ def new(
             show_default=False,
         ),
     ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="A new file to write the key to instead of printing it.", show_default=False)
+    ] = None,
     json_: output.JsonOption = False,
 ) -> None:
     """Make a key, add its digest to the file, and print the key: this once."""
     moment = _ahead(expires)
     secret, entry = new_key(name, scope or [Scope.READ], moment)
-    save_keys(file, [*(load_keys(file) if file.exists() else []), entry])
+    others = load_keys(file) if file.exists() else []
+    if into is not None:
+        _write_secret(into, secret)
+    try:
+        save_keys(file, [*others, entry])
+    except UserError:
+        if into is not None:
+            into.unlink()
+        raise
     if json_:
         until = None if moment is None else moment.isoformat()
-        output.print_json({"name": name, "scopes": entry.scopes, "expires": until, "key": secret})
-    else:
+        shown = {"key": secret} if into is None else {"into": str(into)}
+        output.print_json({"name": name, "scopes": entry.scopes, "expires": until, **shown})
+    elif into is None:
         output.stdout.print(secret, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -79,6 +92,21 @@ def _ahead(expires: datetime | None) -> datetime | None:
     if moment <= datetime.now(UTC):
         raise typer.BadParameter(f"{moment.isoformat()} is over: name a later moment", param_hint="--expires")
     return moment
+
+
+def _write_secret(path: Path, secret: str) -> None:
+    """Write a key where only the owner of the file reads it.
+
+    Raises:
+        UserError: there is a file already, or it cannot be written.
+    """
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"{secret}\n")
+    except FileExistsError:
+        raise UserError(f"{path}: is there already: take it away first, or name another file") from None
+    except OSError as error:
+        raise UserError(f"{path}: the key cannot be written ({error.strerror})") from None
 
 
 def _until(key: ApiKey) -> str:

@@ -155,8 +155,10 @@ class Night:
         """Go through the steps that are left.
 
         Raises:
-            UserError: a step failed, and the night with it; a rerun goes on from there.
+            UserError: a step failed, and the night with it; a rerun goes on from there. Or the service wants a key.
         """
+        if self._service is not None:
+            self._service.ask(["nightly"])  # a night that lacks a key should not train before it says so
         try:
             if _ROLL_BACK in self.journal.steps:
                 raise _EndedError(Outcome.ROLLED_BACK, self._result(_ROLL_BACK)["reason"])

@@ -12,12 +12,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from shared.errors import UserError
 
 KEY_VARIABLE = "MTS4MM_API_KEY"
 """The environment variable with the key to ask with, where the service wants one."""
+KEY_FILE_VARIABLE = f"{KEY_VARIABLE}_FILE"
+"""The one that names a file with it instead, as Docker and Kubernetes hand secrets over."""
 ANSWER_SECONDS = 10.0
 PAUSE_SECONDS = 0.5
 MOST_ERRORS = 0.01
@@ -28,6 +31,7 @@ SLOWER_SECONDS = 0.05
 LEAST_REQUESTS = 20
 """With fewer requests their share of errors and their mean time say nothing."""
 
+_TURNED_AWAY = (401, 403)
 _SERIES = re.compile(r"^mts4mm_http_(requests_total|request_duration_seconds_(?:sum|count))\{([^}]*)\} (\S+)$", re.M)
 _STATUS = re.compile(r'status="(\d+)"')
 
@@ -108,7 +112,11 @@ class Service:
         return found
 
     def ask(self, user_ids: Sequence[str]) -> Traffic:
-        """Ask for recommendations for some users, one after the other."""
+        """Ask for recommendations for some users, one after the other.
+
+        Raises:
+            UserError: the service wants a key that opens them; what it answers to others says nothing about a model.
+        """
         asked = Traffic()
         for user_id in user_ids:
             started = time.perf_counter()
@@ -117,6 +125,11 @@ class Service:
                 answer = json.loads(self._post("/recommend", {"user_id": user_id, "k": 20}))
                 failed = float(not answer["items"])
             except urllib.error.HTTPError as error:
+                if error.code in _TURNED_AWAY:
+                    raise UserError(
+                        f"{self._url}: wants an API key with scope read (HTTP {error.code}): name one in "
+                        f"{KEY_VARIABLE} or {KEY_FILE_VARIABLE}; 'mts4mm keys new' makes it"
+                    ) from None
                 failed = float(error.code >= 500)
             except (OSError, ValueError, KeyError):
                 failed = 1.0
@@ -149,12 +162,27 @@ class Service:
         return self._send(urllib.request.Request(f"{self._url}{path}", json.dumps(body).encode(), headers))  # noqa: S310
 
     def _send(self, request: urllib.request.Request) -> bytes:
-        key = os.environ.get(KEY_VARIABLE)
+        key = _key()
         if key:
             request.add_header("Authorization", f"Bearer {key}")
         with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as response:  # noqa: S310
             content: bytes = response.read()
             return content
+
+
+def _key() -> str | None:
+    """The key to ask with; read for every request, so that a new one counts at once.
+
+    Raises:
+        UserError: the file that should have it cannot be read.
+    """
+    file = os.environ.get(KEY_FILE_VARIABLE)
+    if not file:
+        return os.environ.get(KEY_VARIABLE)
+    try:
+        return Path(file).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{KEY_FILE_VARIABLE}={file}: cannot be read ({error})") from None
 
 
 def worsened(before: Traffic, since: Traffic) -> str | None:

@@ -4,6 +4,7 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,12 +19,14 @@ class Peer(http.server.BaseHTTPRequestHandler):
     status = 200
     version = "v1"
     counters = ""
+    presented: str | None = None
 
     def do_GET(self) -> None:
         body = json.dumps({"model_version": self.version}) if self.path == "/health" else self.counters
         self._answer(200, body)
 
     def do_POST(self) -> None:
+        type(self).presented = self.headers["authorization"]
         self.rfile.read(int(self.headers["content-length"]))
         self._answer(self.status, json.dumps({"items": [{"item_id": "i"}]}))
 
@@ -65,6 +68,28 @@ def test_a_service_that_fails_after_the_activation_is_told_of(service: Service, 
     worse = service.watch(before, ["a"] * 20, seconds=0.1)
     assert worse is not None
     assert worse.startswith("100.0% of the requests fail")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_service_that_wants_a_key_is_no_service_that_answers(service: Service, peer: type[Peer], status: int) -> None:
+    peer.status = status
+    with pytest.raises(UserError, match="MTS4MM_API_KEY_FILE"):
+        service.ask(["a"])
+
+
+def test_the_key_comes_from_a_file_or_the_environment(
+    service: Service, peer: type[Peer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MTS4MM_API_KEY", "from-environment")
+    service.ask(["a"])
+    assert peer.presented == "Bearer from-environment"
+    (tmp_path / "key").write_text("from-file\n")
+    monkeypatch.setenv("MTS4MM_API_KEY_FILE", str(tmp_path / "key"))
+    service.ask(["a"])
+    assert peer.presented == "Bearer from-file"
+    (tmp_path / "key").unlink()
+    with pytest.raises(UserError, match=r"MTS4MM_API_KEY_FILE=.*cannot be read"):
+        service.ask(["a"])
 
 
 def test_its_own_counters_are_read(service: Service, peer: type[Peer]) -> None:

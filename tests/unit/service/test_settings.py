@@ -65,7 +65,7 @@ def test_a_wrong_setting_is_named_with_how_to_mend_it(
 
 
 def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("REALDATA", "ENCODERS", "API_KEY", "SHOP", "LOG", "NIGHT", "SERVICE"):
+    for name in ("REALDATA", "ENCODERS", "API_KEY", "API_KEY_FILE", "SHOP", "LOG", "NIGHT", "SERVICE"):
         monkeypatch.setenv(f"MTS4MM_{name}", "of others")
     monkeypatch.setenv("MTS5MM_KEYS", "x")
     load_settings()
