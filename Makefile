@@ -14,6 +14,9 @@ BENCH_SEEDS ?= 3
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+AUDIT := $(BIN)/pip-audit --progress-spinner off --disable-pip --require-hashes
+COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
+	--no-emit-index-url --no-emit-find-links
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
 .PHONY: demo test lint lock e2e-compose openapi settings bench clean
@@ -31,15 +34,15 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --recursive --severity-level medium --configfile pyproject.toml shared service trainer deploy
-	$(BIN)/pip-audit --progress-spinner off --disable-pip --require-hashes \
-		-r deploy/requirements-service.lock -r deploy/requirements-trainer.lock
+	$(AUDIT) -r deploy/requirements-service.lock -r deploy/requirements-trainer.lock
+	$(AUDIT) -r deploy/requirements-build.lock
 
-# Pins, with hashes, everything the images install but torch, whose CPU and CUDA builds differ in theirs.
+# Pins, with hashes, everything the images install, and what builds them, but torch, whose CPU and CUDA builds differ.
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[release]'
+	$(COMPILE) --output-file deploy/requirements-build.lock deploy/requirements-build.in
 	for side in service trainer; do \
-		$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
-			--no-emit-index-url --no-emit-find-links --unsafe-package torch \
+		$(COMPILE) --unsafe-package torch \
 			$$([ $$side = trainer ] && echo "--extra trainer --extra text --extra object-store" || echo "--extra service --extra otel --extra object-store") \
 			--output-file deploy/requirements-$$side.lock pyproject.toml || exit 1; \
 		sed -i '/^torch==/,/^    #/d' deploy/requirements-$$side.lock; \

@@ -19,11 +19,12 @@ import tempfile
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -45,6 +46,7 @@ class Stack:
 
     Attributes:
         figures: what is worth telling, by name.
+        key: the API key that is presented, if any is.
     """
 
     port: int = field(default_factory=_free_port)
@@ -52,6 +54,7 @@ class Stack:
     environment: dict[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ("docker-compose.yml",)
     figures: dict[str, str] = field(default_factory=dict)
+    key: str | None = None
 
     def compose(self, *words: str, check: bool = True, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
         """Run ``docker compose`` on this project."""
@@ -74,12 +77,17 @@ class Stack:
         """The id of a service's container, also of one that has ended."""
         return self.compose("ps", "--all", "--quiet", service).stdout.strip()
 
-    def ask(self, path: str, body: object | None = None, method: str | None = None) -> tuple[int, Any]:
-        """Status and document of an answer; an error status is an answer."""
+    def ask(
+        self, path: str, body: object | None = None, method: str | None = None, basic: str | None = None
+    ) -> tuple[int, Any]:
+        """Status and document of an answer; an error status is an answer. ``basic`` is a name and its password."""
+        proof = None if basic is None else f"Basic {base64.b64encode(basic.encode()).decode()}"
+        if self.key is not None:
+            proof = f"Bearer {self.key}"
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}",
             data=None if body is None else json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
+            headers={"content-type": "application/json"} | ({} if proof is None else {"authorization": proof}),
             method=method,
         )
         try:
@@ -121,9 +129,14 @@ class Stack:
             time.sleep(0.25)
         raise AssertionError(f"not within {seconds:.0f} s: {what}")
 
-    def night(self) -> subprocess.CompletedProcess[str]:
-        """Run a night by hand."""
-        return self.compose("exec", "-T", "retrain", "mts4mm", "nightly", check=False)
+    def night(self, settings: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a night by hand, with other settings than the stack's if any are given."""
+        words = ["exec", "-T", "retrain", "mts4mm", "nightly"]
+        if settings is not None:
+            write = f"echo '{json.dumps(settings)}' > /tmp/night.yaml"
+            self.compose("exec", "-T", "retrain", "sh", "-c", write)
+            words += ["--settings", "/tmp/night.yaml"]
+        return self.compose(*words, check=False)
 
     def version(self) -> str:
         """The live model's version."""
@@ -201,8 +214,11 @@ def containers_are_hardened(stack: Stack) -> None:
     assert "No module named 'torch'" in seen, seen
 
 
-def observability_is_sound(stack: Stack) -> None:
-    """The profile adds Prometheus and Grafana, as hardened as the rest; promtool tests their rules elsewhere."""
+def observability_watches(stack: Stack) -> None:
+    """The profile adds Prometheus and Grafana, as hardened as the rest, and they see the service.
+
+    What this engine has no image for, and cannot pull, is told as not run.
+    """
     said = stack.compose("--profile", "observability", "config", "--format", "json").stdout
     services = json.loads(said)["services"]
     for name in ("prometheus", "grafana"):
@@ -211,6 +227,73 @@ def observability_is_sound(stack: Stack) -> None:
         assert added["cap_drop"] == ["ALL"], name
         assert int(added["mem_limit"]) > 0, name
         assert all(port["host_ip"] == "127.0.0.1" for port in added.get("ports", [])), name
+    run = {name: _obtainable(services[name]["image"]) for name in ("prometheus", "grafana")}
+    stack.figures["observability"] = ", ".join(f"{name} {'run' if run[name] else 'NOT RUN'}" for name in run)
+    if run["prometheus"]:
+        _prometheus_sees_the_service(stack)
+    if run["grafana"]:
+        _grafana_shows_it(stack)
+
+
+def _obtainable(image: str) -> bool:
+    """Whether the engine has an image, or gets it."""
+    return bool(_docker("image", "ls", "--quiet", image)) or "Error" not in _docker("pull", image, check=False)
+
+
+def _prometheus_sees_the_service(stack: Stack) -> None:
+    stack.compose("--profile", "observability", "up", "--detach", "--wait", "prometheus")
+    container = stack.container("prometheus")
+
+    def asked(path: str) -> Any:
+        return json.loads(_docker("exec", container, "wget", "-q", "-O", "-", f"http://127.0.0.1:9090/api/v1/{path}"))
+
+    def value(expression: str) -> str:
+        [found] = asked(f"query?query={urllib.parse.quote(expression)}")["data"]["result"]
+        return str(found["value"][1])
+
+    stack.until("Prometheus scrapes the service", lambda: value('up{job="mts4mm"}') == "1", 60)
+    stack.until("a rule has been recorded", lambda: float(value("sum(mts4mm:requests:rate5m)")) > 0, 90)
+    rules = [rule for group in asked("rules")["data"]["groups"] for rule in group["rules"]]
+    assert rules, "no rules"
+    assert {rule["health"] for rule in rules} == {"ok"}, [rule for rule in rules if rule["health"] != "ok"]
+    firing = [rule["name"] for rule in rules if rule.get("state") == "firing"]
+    assert not firing, firing
+
+
+def _grafana_shows_it(stack: Stack) -> None:
+    port = str(_free_port())
+    grafana = replace(stack, port=int(port), environment={**stack.environment, "GRAFANA_PORT": port})
+    stack.compose("--profile", "observability", "up", "--detach", "--wait", "prometheus")
+    grafana.compose("--profile", "observability", "up", "--detach", "--wait", "--no-deps", "grafana")
+    password = _docker("exec", stack.container("service"), "cat", "/secrets/grafana-password").strip()
+    for path in (ROOT / "deploy" / "observability" / "grafana" / "dashboards").glob("*.json"):
+        board = json.loads(path.read_text())
+        status, shown = grafana.ask(f"/api/dashboards/uid/{board['uid']}", basic=f"admin:{password}")
+        assert status == 200, shown
+        assert len(shown["dashboard"]["panels"]) == len(board["panels"])
+    query = "/api/datasources/proxy/uid/prometheus/api/v1/query?query=up"
+    assert grafana.ask(query, basic=f"admin:{password}")[1]["data"]["result"]
+
+
+def asks_for_keys(stack: Stack) -> None:
+    """With a file of keys only they are answered, each within its scopes; the night has one of its own."""
+    made = stack.compose("run", "--rm", "keys", "new", "/keys/keys.json", "web-shop", "--scope", "read").stdout.strip()
+    words = ("new", "/keys/keys.json", "retrain", "--scope", "read", "--into", "/keys/retrain")
+    assert stack.compose("run", "--rm", "keys", *words).stdout == ""
+    stack.environment["MTS4MM_KEYS"] = "/keys/keys.json"
+    stack.compose("up", "--detach", "--wait")
+    assert stack.ask("/recommend", {"user_id": "u0001"})[0] == 401
+    stack.key = made
+    assert len(stack.recommend()) == 20
+    assert stack.send_event("u0001", "x") == 403
+    done = stack.night({"least_new": 1_000_000})
+    assert done.returncode == NOTHING_NEW, done.stderr[-3000:] + done.stdout[-1000:]
+    stack.compose("run", "--rm", "keys", "revoke", "/keys/keys.json", "web-shop")
+    stack.until("the revoked key is refused", lambda: stack.ask("/recommend", {"user_id": "u0001"})[0] == 401, 10)
+    stack.key = None
+    del stack.environment["MTS4MM_KEYS"]
+    stack.compose("up", "--detach", "--wait")
+    assert len(stack.recommend()) == 20
 
 
 def service_image_is_small(stack: Stack) -> None:
@@ -231,17 +314,32 @@ def events_change_answers(stack: Stack) -> None:
 
 
 def night_is_picked_up(stack: Stack) -> None:
-    """The nightly job by hand: whatever the gate says, the service goes on; if it promotes, the service has it."""
+    """The nightly job by hand. If the gate refuses its model, a night whose gate lets all pass goes live; then back."""
     before = stack.version()
-    for number in range(40):
+    for number in range(200):
         assert stack.send_event(f"u{number:04}", stack.recommend(f"u{number:04}")[-1]) == 200
     done = stack.night()
-    stack.figures["the night ended with"] = f"exit code {done.returncode}"
     assert done.returncode in (PROMOTED, REFUSED), done.stderr[-3000:] + done.stdout[-1000:]
+    stack.figures["the night ended with"] = f"exit code {done.returncode}, {done.stdout.splitlines()[0]}"
+    if done.returncode == REFUSED:
+        assert stack.version() == before
+        done = stack.night(_OPEN_GATE)
+        assert done.returncode == PROMOTED, done.stderr[-3000:] + done.stdout[-1000:]
     live = _docker("exec", stack.container("retrain"), "head", "-1", "/models/CURRENT").strip()
-    taken = stack.until("the service answers with the live version", lambda: stack.version() == live, 30)
-    if live != before:
-        stack.figures["a new model was live after"] = f"{taken:.1f} s"
+    assert live != before
+    assert stack.version() == live, "the night ends when the service answers with its model"
+    stack.compose("exec", "-T", "retrain", "mts4mm", "models", "rollback", "/models")
+    taken = stack.until("the service answers with the version before", lambda: stack.version() == before, 30)
+    stack.figures["a rollback was live after"] = f"{taken:.1f} s"
+
+
+_MARGINS = ("ndcg", "slice", "teacher", "coverage", "concentration")
+_OPEN_GATE = {
+    "train": {"recipe": "demo"},
+    "gate": {f"{name}_margin": 100 for name in _MARGINS} | {"kept": 0, "index_recall": 0},
+    "least_new": 20,
+    "watch_seconds": 10,
+}
 
 
 def stops_gracefully(stack: Stack) -> None:
@@ -308,6 +406,34 @@ def survives_down_and_up(stack: Stack) -> None:
     stack.until("the hidden item stays hidden", lambda: hidden not in stack.recommend("u0006"), 10)
     stack.until("the live item is there", lambda: stack.ask("/items/put-1")[0] == 200, 10)
     assert len(stack.ask("/items/put-1/similar?k=5")[1]["items"]) == 5
+
+
+def comes_back_from_a_backup(stack: Stack) -> None:
+    """The documented way (docs/compose.md): what users did is there again after its volumes are lost."""
+    taken = stack.recommend("u0008")[0]
+    assert stack.send_event("u0008", taken) == 200
+    volumes = [f"{stack.project}_{name}" for name in ("redis", "log")]
+
+    def mounts(top: str) -> list[str]:
+        return [word for name in ("redis", "log") for word in ("-v", f"{stack.project}_{name}:{top}/{name}")]
+
+    with tempfile.TemporaryDirectory() as folder:
+        stack.compose("stop")
+        pack = ("tar", "-C", "/from", "-czf", "/to/backup.tar.gz", ".")
+        _docker("run", "--rm", *mounts("/from"), "-v", f"{folder}:/to", _PYTHON, *pack)
+        stack.compose("start")
+        stack.until("it answers again", lambda: len(stack.recommend()) == 20, 60)
+        stack.compose("down")
+        _docker("volume", "rm", *volumes)
+        stack.compose("create")
+        unpack = ("tar", "-C", "/to", "-xzf", "/from/backup.tar.gz")
+        _docker("run", "--rm", *mounts("/to"), "-v", f"{folder}:/from:ro", _PYTHON, *unpack)
+        stack.compose("up", "--detach", "--wait")
+    stack.until("Redis is read", lambda: stack.ask("/health")[1]["status"] == "ok", 30)
+    assert taken not in stack.recommend("u0008")
+
+
+_PYTHON = os.environ.get("PYTHON_IMAGE", "python:3.11-slim-bookworm")
 
 
 def survives_a_corrupted_newest_model(stack: Stack) -> None:
@@ -465,7 +591,7 @@ def _running(stack: Stack) -> Iterator[None]:
         stack.compose("down", "--volumes", check=False)
 
 
-PROMOTED, REFUSED = 0, 10
+PROMOTED, REFUSED, NOTHING_NEW = 0, 10, 11
 
 
 def _docker(*words: str, check: bool = True) -> str:
@@ -479,14 +605,16 @@ CHECKS: tuple[Callable[[Stack], None], ...] = (
     comes_up,
     console_loads,
     containers_are_hardened,
-    observability_is_sound,
+    observability_watches,
     service_image_is_small,
     events_change_answers,
     night_is_picked_up,
+    asks_for_keys,
     stops_gracefully,
     survives_service_killed_under_load,
     survives_redis_killed,
     survives_down_and_up,
+    comes_back_from_a_backup,
     survives_a_corrupted_newest_model,
     survives_a_wrong_secret,
     survives_a_full_disk,
