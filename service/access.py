@@ -27,6 +27,10 @@ ANONYMOUS = "anonymous"
 LOOK_SECONDS = 1.0
 """How often it is looked whether a keys file has changed."""
 
+_CHANGES_NOTHING = frozenset({"GET", "HEAD"})
+_OWN_PAGES = frozenset({"same-origin", "none"})
+"""What browsers say, in ``Sec-Fetch-Site``, of a request that no other site has caused."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -75,17 +79,21 @@ class KeysFile:
 class Access:
     """Decides about every request; safe from any number of threads."""
 
-    def __init__(self, keys: Callable[[], Sequence[ApiKey]] | None, rate: str | None) -> None:
+    def __init__(
+        self, keys: Callable[[], Sequence[ApiKey]] | None, rate: str | None, origins: Sequence[str] = ()
+    ) -> None:
         """Access by keys, or for everybody.
 
         Args:
             keys: gives those who may call; None lets everybody do everything.
             rate: how often a key may call, such as ``100/second``; None sets no limit.
+            origins: whose pages may change something where no keys are asked for, as ``Origin`` names them; ``*``: all.
 
         Raises:
             UsageError: the rate makes no sense.
         """
         self._keys = keys
+        self._origins = frozenset(origins)
         self._rate = None if rate is None else _rate(rate)
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
@@ -100,6 +108,8 @@ class Access:
         if self._keys is not None:
             caller = self._allowed(_presented(request), scope).name
             request.scope.setdefault("state", {})["key_name"] = caller
+        elif scope is not Scope.READ:
+            self._refuse_other_pages(request)
         if self._rate is None or self._limiter.hit(self._rate, caller):
             return
         # the moving window says when its oldest call falls out of it
@@ -125,6 +135,20 @@ class Access:
         if scope not in key.scopes:
             raise HTTPException(403, f"This API key lacks the scope '{scope}'.")
         return key
+
+    def _refuse_other_pages(self, request: Request) -> None:
+        """No key tells a page of somebody else's, open in the browser of whoever reaches the service, from its own."""
+        site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+        if request.method in _CHANGES_NOTHING or not {origin, "*"}.isdisjoint(self._origins):
+            return
+        if site:
+            own = site in _OWN_PAGES
+        else:
+            own = origin is None or origin.partition("://")[2] == request.headers.get("host")
+        if not own:
+            raise HTTPException(
+                403, "A page of another site may change nothing: MTS4MM_CORS_ORIGINS names those that may."
+            )
 
     def _find(self, presented: str) -> ApiKey | None:
         """Compare with every key, in a time that tells nothing of any."""

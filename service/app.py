@@ -62,7 +62,9 @@ def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path
             is away is no error.
     """
     metrics, draining = Metrics(), Draining(settings.drain_seconds)
-    access = Access(None if settings.keys is None else KeysFile(settings.keys), settings.rate_limit)
+    access = Access(
+        None if settings.keys is None else KeysFile(settings.keys), settings.rate_limit, settings.cors_origins
+    )
     live = LiveModel(settings.models, POLL_SECONDS, on_swap=_noting(metrics, last_good))
     mirror = _mirror(settings, live)
     _load(live, settings.models, last_good)

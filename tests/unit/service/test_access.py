@@ -25,6 +25,32 @@ def refusal(access: Access, asked: Request, scope: Scope = Scope.READ) -> HTTPEx
     return raised.value
 
 
+OTHER = "https://evil.example"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, None),  # a program, which could send anything
+        ({"sec_fetch_site": "same-origin", "origin": "https://shop.example", "host": "service:8000"}, None),
+        ({"sec_fetch_site": "none"}, None),
+        ({"origin": "http://localhost:8000", "host": "localhost:8000"}, None),
+        ({"sec_fetch_site": "cross-site", "origin": OTHER, "host": "localhost:8000"}, 403),
+        ({"sec_fetch_site": "same-site", "origin": "http://localhost:9000", "host": "localhost:8000"}, 403),
+        ({"origin": OTHER, "host": "localhost:8000"}, 403),
+        ({"origin": "null", "host": "localhost:8000"}, 403),
+    ],
+)
+def test_without_keys_a_page_of_another_site_changes_nothing(headers: dict[str, str], status: int | None) -> None:
+    for scope in (Scope.EVENTS, Scope.ADMIN):
+        if status is None:
+            Access(None, None).admit(request(**headers), scope)
+        else:
+            assert refusal(Access(None, None), request(**headers), scope).status_code == status
+    for origins in ([OTHER, "null", "http://localhost:9000"], ["*"]):
+        Access(None, None, origins).admit(request(**headers), Scope.ADMIN)
+
+
 def test_a_key_opens_what_its_scopes_name(tmp_path: Path) -> None:
     secret, entry = new_key("web shop", [Scope.READ, Scope.EVENTS])
     path = tmp_path / "keys.json"
