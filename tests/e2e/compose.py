@@ -306,6 +306,23 @@ def service_image_is_small(stack: Stack) -> None:
     assert size <= LARGEST_SERVICE_IMAGE_MB, f"{size} MB"
 
 
+def images_list_what_is_in_them(stack: Stack) -> None:
+    """The SBOM has every package that is there, of its version."""
+    program = (
+        "import importlib.metadata as m, json, re\n"
+        "bom = json.load(open('/opt/mts4mm/sbom.json'))\n"
+        "plain = lambda name: re.sub('[-_.]+', '-', name).lower()\n"
+        "listed = {(plain(part['name']), part['version']) for part in bom['components']}\n"
+        "there = {(plain(d.metadata['Name']), d.version) for d in m.distributions()}\n"
+        "print(json.dumps([bom['bomFormat'], len(there), sorted(there - listed)]))\n"
+    )
+    for image in ("mts4mm-service", "mts4mm-trainer"):
+        said = json.loads(_docker("run", "--rm", "--entrypoint", "python", image, "-c", program))
+        assert said[0] == "CycloneDX", said
+        assert said[2] == [], said
+        stack.figures[f"packages in {image}"] = str(said[1])
+
+
 def events_change_answers(stack: Stack) -> None:
     """What a user has just taken is not recommended again."""
     first = stack.recommend("u0003")[0]
@@ -607,6 +624,7 @@ CHECKS: tuple[Callable[[Stack], None], ...] = (
     containers_are_hardened,
     observability_watches,
     service_image_is_small,
+    images_list_what_is_in_them,
     events_change_answers,
     night_is_picked_up,
     asks_for_keys,

@@ -51,6 +51,10 @@ def nightly(
     print_settings: Annotated[
         bool, typer.Option("--print-settings", help="Print all settings with their values, and stop.")
     ] = False,
+    exit_zero: Annotated[
+        bool,
+        typer.Option("--exit-zero", help="Exit code 0 for 10 to 13 too, for schedulers that try again what fails."),
+    ] = False,
     json_: output.JsonOption = False,
 ) -> None:
     """Retrain on what users did: a better model goes live, or none.
@@ -70,14 +74,14 @@ def nightly(
     ended = run_night(places, chosen, device=device, dry_run=dry_run, fresh=fresh)
     if ended is None:
         output.say(f"{places.own}: another night is going on")
-        raise typer.Exit(_busy())
+        raise typer.Exit(0 if exit_zero else _busy())
     report = places.own / "reports" / f"{ended.journal.name}.json"
     if json_:
         sys.stdout.write(report.read_text(encoding="utf-8") + "\n")
     else:
         output.stdout.print(f"{ended.outcome.word}: {ended.reason}", highlight=False, markup=False, soft_wrap=True)
         output.stdout.print(f"report: {report.with_suffix('.html')}", highlight=False, markup=False, soft_wrap=True)
-    raise typer.Exit(ended.outcome)
+    raise typer.Exit(0 if exit_zero else ended.outcome)
 
 
 def schedule(

@@ -1,12 +1,21 @@
 """The manifests: of the schema of the Kubernetes that they name, hardened, and consistent with each other."""
 
 import copy
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+from typer.testing import CliRunner
+
+from trainer.cli import nightly
+from trainer.cli.app import app as commands
+from trainer.nightly.job import Ended
+from trainer.nightly.journal import Journal
+from trainer.nightly.outcome import Outcome
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "kubernetes"
 KUBERNETES = "1.37"
@@ -68,6 +77,37 @@ def test_every_manifest_is_of_its_schema(found: list[Document]) -> None:
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
 
 
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")
+def test_kubectl_makes_the_same_of_the_kustomization_and_its_component(tmp_path: Path) -> None:
+    """With a kustomization of one's own over both, as docs/kubernetes.md has it."""
+    shutil.copytree(FOLDER, tmp_path / "kubernetes")
+    own = {
+        "resources": ["kubernetes"],
+        "components": ["kubernetes/components/object-storage"],
+        "configMapGenerator": [
+            {"name": "mts4mm", "behavior": "merge", "literals": ["MTS4MM_MODELS_URL=s3://b/models"]}
+        ],
+        "images": [{"name": name, "newName": f"registry/{name}"} for name in ("mts4mm-service", "mts4mm-trainer")],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(own))
+    done = subprocess.run(["kubectl", "kustomize", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    made = {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(done.stdout)}
+    wanted = {(each["kind"], each["metadata"]["name"]): each for each in with_object_storage()}
+    assert made.keys() == wanted.keys()
+    assert made["ConfigMap", "mts4mm"]["data"] == wanted["ConfigMap", "mts4mm"]["data"] | {
+        "MTS4MM_MODELS_URL": "s3://b/models"
+    }
+    for name, spec in pods(list(made.values())).items():
+        [container] = spec["containers"]
+        image = container["image"]
+        assert image == f"registry/mts4mm-{'trainer' if name == 'retrain' else name}:0.1.0"
+        container["image"] = image.removeprefix("registry/").partition(":")[0]
+    for name, document in made.items():
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+        assert document.get("spec") == wanted[name].get("spec"), name
+
+
 def test_every_file_is_named_by_the_kustomization() -> None:
     there = {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}
     assert there == set(kustomization(FOLDER)["resources"])
@@ -106,6 +146,19 @@ def test_a_pod_has_the_time_to_drain() -> None:
     settings = {entry["name"]: entry.get("value") for entry in container["env"]}
     drain, grace = (float(settings[f"MTS4MM_{name}_SECONDS"]) for name in ("DRAIN", "GRACE"))
     assert pause + drain + grace + 2 <= spec["terminationGracePeriodSeconds"]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.NOTHING_NEW, Outcome.ROLLED_BACK, None])
+def test_a_night_that_ends_without_a_new_model_is_not_tried_again(
+    outcome: Outcome | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The job's own arguments; without the last a scheduler sees what came of the night."""
+    journal = Journal.begin(tmp_path, {})
+    ended = None if outcome is None else Ended(outcome, journal, "a reason")
+    monkeypatch.setattr(nightly, "run_night", lambda *_, **__: ended)
+    [container] = pods(documents())["retrain"]["containers"]
+    assert CliRunner().invoke(commands, container["args"]).exit_code == 0
+    assert CliRunner().invoke(commands, container["args"][:-1]).exit_code == (outcome or Outcome.BUSY)
 
 
 def test_selectors_find_the_pods() -> None:
