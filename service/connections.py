@@ -54,7 +54,12 @@ class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # wh
     head_since: tuple[Any, float] | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Remember the connection."""
+        """Remember the connection, and have what is written to it sent at once.
+
+        By default uvloop sends what it has to when a turn of the loop ends: answers that were searched for together
+        would all wait for the last of them to be written, and their clients would ask anew all at once.
+        """
+        transport.set_write_buffer_limits(high=0)
         super().connection_made(InOneGo(transport, asyncio.get_running_loop()))
         _open.add(self)
 

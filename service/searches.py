@@ -20,11 +20,18 @@ class Searches:
         """Ask an engine's index."""
         loop = asyncio.get_running_loop()
         if not self._waiting:
-            loop.call_soon(self._search, loop)
+            loop.call_soon(self._search_unless_more_come, loop, 0)
         future = loop.create_future()
         self._waiting.append((engine, asked, future))
         ranking: Ranking = await future
         return ranking
+
+    def _search_unless_more_come(self, loop: asyncio.AbstractEventLoop, before: int) -> None:
+        """Search as soon as a turn of the loop has brought nobody else."""
+        if before < len(self._waiting) < MOST:
+            loop.call_soon(self._search_unless_more_come, loop, len(self._waiting))
+        else:
+            self._search(loop)
 
     def _search(self, loop: asyncio.AbstractEventLoop) -> None:
         """Search for those who ask the same engine as the first."""

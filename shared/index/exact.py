@@ -10,7 +10,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.index.ranking import NOTHING, Asked, Ranking, lengths, narrowed, ranked, without
+from shared.index.ranking import NOTHING, Asked, Ranking, lengths, narrowed, ranked, ranked_each, without
+
+FEWEST_FOR_BLAS = 4
+"""From so many queries on a matrix product and a selection take less time than one scan a query."""
 
 _NO_ITEMS = np.empty(0, dtype=np.int64)
 _EPSILON, _TINY = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).tiny)
@@ -36,6 +39,8 @@ class ExactIndex:
         self.embeddings = np.ascontiguousarray(embeddings)
         self.lengths = lengths(self.embeddings)
         self._longest = float(self.lengths.max())
+        # faiss's own, for the whole process: 128,000 numbers in the queries, made for batches of thousands.
+        faiss.cvar.distance_compute_blas_threshold = FEWEST_FOR_BLAS * self.embeddings.shape[1]
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -87,14 +92,14 @@ class ExactIndex:
         fetched = min(max(each.k + len(each.excluded) for each in asked) + 1, len(self))
         queries = np.stack([each.query for each in asked])
         approximate, found = faiss.knn(queries, self.embeddings, fetched, metric=faiss.METRIC_INNER_PRODUCT)
-        rankings = []
-        for each, scores, items in zip(asked, approximate, found, strict=True):
-            ranking = ranked(self.embeddings, each.query, without(items, each.excluded)).first(each.k)
-            whole = fetched == len(self)
-            if not whole and not self._is_certain(each.query, ranking.scores[each.k - 1], scores[-1]):
-                ranking = self.top_k(*each)
-            rankings.append(ranking)
-        return rankings
+        rankings = ranked_each(self.embeddings, queries, found, [each.excluded for each in asked])
+        rankings = [ranking.first(each.k) for each, ranking in zip(asked, rankings, strict=True)]
+        if fetched == len(self):
+            return rankings
+        return [
+            ranking if self._is_certain(each.query, ranking.scores[each.k - 1], scores[-1]) else self.top_k(*each)
+            for each, ranking, scores in zip(asked, rankings, approximate, strict=True)
+        ]
 
     def _is_certain(self, query: NDArray[np.float32], last: np.float64, last_found: np.float32) -> bool:
         """Whether no item that faiss left out is as good as the last one wanted.

@@ -1,5 +1,6 @@
 """Rankings, and the exact scores that they are made of."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 _FEW = 1_000
 """Up to so many are looked up in a set, which takes less than the calls of numpy do."""
 _ROWS_PER_BLOCK = 65_536
+_MOST_TOGETHER = 4_096
+"""Embeddings to be scored in one piece, which fit a processor's cache."""
 
 
 class Ranking(NamedTuple):
@@ -45,6 +48,37 @@ def ranked(embeddings: NDArray[np.float32], query: NDArray[np.float32], items: N
     scores: NDArray[np.float64] = (embeddings[items] * query.astype(np.float64)).sum(axis=1)
     order = np.lexsort((items, -scores))
     return Ranking(items[order], scores[order])
+
+
+def ranked_each(
+    embeddings: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    items: NDArray[np.int64],
+    excluded: Sequence[NDArray[np.integer]],
+) -> list[Ranking]:
+    """As :func:`ranked`, for several queries, and without what each of them excludes.
+
+    Args:
+        embeddings: float32 [all items, width].
+        queries: float32 [n, width].
+        items: int64 [n, m], each once in its row.
+        excluded: n arrays of items, in any order.
+    """
+    if items.size > _MOST_TOGETHER:
+        return [
+            ranked(embeddings, query, without(row, gone))
+            for query, row, gone in zip(queries, items, excluded, strict=True)
+        ]
+    scores = (embeddings[items] * queries.astype(np.float64)[:, None]).sum(axis=2)
+    order = np.lexsort((items, -scores))
+    best, scores = np.take_along_axis(items, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    return [_kept(Ranking(*each), gone) for *each, gone in zip(best, scores, excluded, strict=True)]
+
+
+def _kept(ranking: Ranking, excluded: NDArray[np.integer]) -> Ranking:
+    gone = set(excluded.tolist())
+    kept = [place for place, item in enumerate(ranking.items.tolist()) if item not in gone]
+    return Ranking(ranking.items[kept], ranking.scores[kept])
 
 
 def narrowed(
