@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.console.facets import Facet, facets
+from service.console.facets import Facet, Facets
 from service.console.search import Lines, Search, line
 from service.console.versions import Versions
 from service.engine import Engine
@@ -48,7 +48,9 @@ class Desk:
         """What there is to search and to filter by in an artefact; seconds for a million items, once."""
         with self._lock:
             if self._reading is None or self._reading.artifact is not artifact:
-                self._reading = Reading(artifact, Search(artifact), facets(artifact))
+                facets = Facets()
+                search = Search(artifact, facets.add)
+                self._reading = Reading(artifact, search, facets.found())
             return self._reading
 
     def prepare(self, artifact: Artifact) -> None:

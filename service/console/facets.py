@@ -1,9 +1,9 @@
 """Which attributes of the catalogue are worth filtering by: numbers, and texts of which there are few."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from shared.artifact import Artifact
+from typing import Any
 
 Value = str | bool | int | float
 
@@ -21,14 +21,25 @@ class Facet:
     high: float | None = None
 
 
-def facets(artifact: Artifact) -> list[Facet]:
-    """The facets of the items' metadata, in the order in which attributes are met."""
-    columns: dict[str, _Column] = {}
-    for item in range(len(artifact.items)):
-        for name, value in (artifact.item_metadata(item) or {}).items():
-            columns.setdefault(name, _Column()).add(value)
-    found = (column.facet(name) for name, column in columns.items())
-    return [facet for facet in found if facet is not None]
+class Facets:
+    """Gathers them from one item after another."""
+
+    def __init__(self) -> None:
+        """No item has been met."""
+        self._columns: dict[str, _Column] = {}
+
+    def add(self, metadata: Mapping[str, Any]) -> None:
+        """Meet an item."""
+        for name, value in metadata.items():
+            column = self._columns.get(name)
+            if column is None:
+                column = self._columns[name] = _Column()
+            column.add(value)
+
+    def found(self) -> list[Facet]:
+        """The facets of all items met, in the order in which attributes were met."""
+        found = (column.facet(name) for name, column in self._columns.items())
+        return [facet for facet in found if facet is not None]
 
 
 class _Column:
@@ -38,12 +49,13 @@ class _Column:
 
     def add(self, value: object) -> None:
         for element in value if isinstance(value, list) else [value]:
-            if isinstance(element, int | float) and not isinstance(element, bool):
+            if isinstance(element, str | bool):
+                if self._counts is not None and element != "":
+                    self._counts[element] += 1
+                    if len(self._counts) > MOST_VALUES:
+                        self._counts = None
+            elif isinstance(element, int | float):
                 self._low, self._high = min(self._low, element), max(self._high, element)
-            elif isinstance(element, str | bool) and element != "" and self._counts is not None:
-                self._counts[element] += 1
-                if len(self._counts) > MOST_VALUES:
-                    self._counts = None
 
     def facet(self, name: str) -> Facet | None:
         if self._low <= self._high:

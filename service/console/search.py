@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -53,12 +53,16 @@ NO_LINES = Lines((), ())
 class Search:
     """Searches one artefact's users and items; safe from any number of threads."""
 
-    def __init__(self, artifact: Artifact) -> None:
-        """Read the metadata of all items once."""
+    def __init__(self, artifact: Artifact, on_item: Callable[[Mapping[str, Any]], None]) -> None:
+        """Read the metadata of all items once, and call ``on_item`` with each."""
         self._artifact = artifact
         self._order = np.argsort(-artifact.popularity, kind="stable")
-        rows = self._order.tolist()
-        self._lines = Lines(rows, [line(artifact.items.outside(row), artifact.item_metadata(row)) for row in rows])
+        rows, lines = self._order.tolist(), []
+        for row in rows:
+            metadata = artifact.item_metadata(row) or {}
+            on_item(metadata)
+            lines.append(line(artifact.items.outside(row), metadata))
+        self._lines = Lines(rows, lines)
 
     def users(self, prefix: str, limit: int) -> list[FoundUser]:
         """Users whose id starts like this, in the order of the ids; where nothing is given, the most active ones."""
@@ -104,7 +108,7 @@ class Search:
         return [int(item) for item in order[:half][:: max(1, half // limit)][:limit]]
 
 
-def line(item_id: str, metadata: dict[str, Any] | None) -> str:
+def line(item_id: str, metadata: Mapping[str, Any] | None) -> str:
     """The words of an item, for :class:`Lines`."""
     texts = [item_id]
     for value in (metadata or {}).values():

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
-from service.console.facets import MOST_VALUES, facets
+from service.console.facets import MOST_VALUES, Facet, Facets
 from service.console.search import Search
 from service.console.versions import ranked
 from service.settings import Settings
@@ -29,6 +29,12 @@ IDS = ["m1", "m2", "l1", "j1", "t1"]
 SEEN = {"ann": [1, 4], "anna": [0, 1, 3, 4], "bob": [1], "új": []}
 USERS = np.array([[1, 0], [0, 1], [1, 1], [2, 1]], np.float32)
 VECTORS = np.array([[3, 0], [0, 3], [2, 2], [1, 0], [0, 1]], np.float32)
+
+
+def facets_of(model: Artifact) -> list[Facet]:
+    facets = Facets()
+    Search(model, facets.add)
+    return facets.found()
 
 
 def publish(store: Path, users: np.ndarray = USERS, activate: bool = True) -> str:
@@ -61,7 +67,7 @@ def model(store: Path) -> Artifact:
 
 @pytest.fixture(scope="module")
 def search(model: Artifact) -> Search:
-    return Search(model)
+    return Search(model, Facets().add)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +119,7 @@ def test_users_are_found_by_the_start_of_their_id(search: Search, prefix: str, f
 
 
 def test_facets_are_numbers_and_texts_of_which_there_are_few(model: Artifact) -> None:
-    found = {facet.name: facet for facet in facets(model)}
+    found = {facet.name: facet for facet in facets_of(model)}
     assert found["kind"].values == ["mug", "lamp"]
     assert (found["price"].low, found["price"].high) == (2, 9)
     assert found["tags"].values == ["tea", "gift"]
@@ -135,7 +141,7 @@ def test_texts_of_which_there_are_many_are_no_facet(tmp_path: Path) -> None:
     split = Split(kind="random", seed=1)
     dataset = DatasetInfo(name="s", fingerprint="f", users=1, items=count, interactions=0, split=split)
     artifact.publish(tmp_path, model, Provenance(dataset, {}, 1, {}))
-    assert [(facet.name, facet.values) for facet in facets(artifact.load(tmp_path))] == [("shelf", [True, False])]
+    assert [(facet.name, facet.values) for facet in facets_of(artifact.load(tmp_path))] == [("shelf", [True, False])]
 
 
 def test_a_versions_list_is_that_of_the_service(model: Artifact, client: TestClient) -> None:
