@@ -220,7 +220,7 @@ def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str
 def test_a_damaged_model_ends_the_start_with_one_line_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "CURRENT").write_text("latest")
 
-    ended = run("--models", str(tmp_path))
+    ended = run("--models", str(tmp_path), "--port", "0")
 
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith(f"error: {tmp_path / 'CURRENT'}: 'latest' is not the name of a version")
