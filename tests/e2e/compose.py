@@ -680,7 +680,7 @@ def main() -> int:
             print(stack.compose("logs", "--tail", "60", check=False).stdout)
     finally:
         if not wanted.keep:
-            stack.compose("down", "--volumes", check=False)
+            stack.compose("--profile", "*", "down", "--volumes", check=False)
     print(_summary(stack, outcomes))
     return int(any(outcome != "ok" for outcome, _ in outcomes.values()))
 
