@@ -6,10 +6,15 @@ the mean m_i of the vectors of the ``NEIGHBOURS`` items most like it, weighed by
 
     e_i ~ c + x_i W + m_i V,   W, V = argmin  sum_i n_i^1/4 |e_i - c - x_i W - m_i V|^2 + ridge |W, V|^2
 
-with n_i an item's training interactions, since the vector of an item that many took is known better. How strong the
-ridge is, the leave-one-out error decides, weighed as scores weigh it (``|U (e - e')|^2``). Where an item has several
-modalities, their vectors are summed with the weights that explain most of the leave-one-out scores, solved for every
-set of modalities; so any of them may be missing.
+with n_i an item's training interactions, since the vector of an item that many took is known better. Of up to
+``MOST_IN_KERNEL`` items a kernel ridge regression is tried as well,
+
+    e_i ~ c + sum_j exp(``SHARPNESS`` (cos(x_i, x_j) - 1)) a_j,   a = (K + ridge I)^-1 (e - c)
+
+How strong the ridge is, and which of the two a modality takes, the leave-one-out error decides, weighed as scores
+weigh it (``|U (e - e')|^2``). Among few items the kernel wins, as it looks further than to ten neighbours. Where an
+item has several modalities, their vectors are summed with the weights that explain most of the leave-one-out scores,
+solved for every set of modalities; so any of them may be missing.
 
 A vector that is right on average is too short, or too long, to stand among those that interactions made. Last, all are
 brought to the largest of ``SCALES`` that is harmless: where a tenth of the items are ranked by their leave-one-out
@@ -17,9 +22,9 @@ vectors, the validation interactions of the other items must be found as often a
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import faiss
@@ -40,6 +45,10 @@ LEAST_WEIGHT = 1e-9
 POPULARITY_POWER = 0.25
 RIDGES = tuple(10.0**power for power in np.arange(-4, 2.5, 0.5))
 """In units of the mean energy of a feature."""
+KERNEL_RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0)
+"""In units of what an item is like itself, which is 1."""
+SHARPNESS = 3.0
+MOST_IN_KERNEL = 4_000
 SCALES = tuple(0.5 * 1.1**power for power in range(24))
 COLD_SHARE = 0.1
 STACKING_RIDGE = 1e-6
@@ -65,8 +74,8 @@ Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class ModalityMap:
-    """What one modality says of an item, as far as it goes beyond the mean item.
+class NeighbourMap:
+    """What one modality says of an item beyond the mean item, by its features and its neighbours.
 
     Attributes:
         mean: (d_m,), what features are centred by before they are brought to length 1.
@@ -91,6 +100,31 @@ class ModalityMap:
         return np.asarray(
             unit @ self.matrix + np.einsum("nk,nkw->nw", weights, carried[neighbours]) + self.offset, np.float32
         )
+
+
+@dataclass(frozen=True, eq=False)
+class KernelMap:
+    """What one modality says of an item beyond the mean item, by how like every known one it is.
+
+    Attributes:
+        mean: (d_m,), what features are centred by before they are brought to length 1.
+        others: float16 (known items, d_m), centred and of length 1.
+        carried: (known items, width), a, what each of them adds where an item is just like it.
+        offset: (width,), what is added.
+    """
+
+    mean: Matrix
+    others: NDArray[np.float16]
+    carried: Matrix
+    offset: Matrix
+
+    def parts(self, features: Matrix) -> Matrix:
+        """(items, width) of features (items, d_m)."""
+        likeness = alike(unit_rows(features - self.mean) @ self.others.astype(np.float32).T)
+        return np.asarray(likeness @ self.carried + self.offset, np.float32)
+
+
+ModalityMap = NeighbourMap | KernelMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,8 +252,16 @@ class _ModalityFit:
 
 
 def _fit_modality(features: Matrix, rows: NDArray[np.int64], target: _Target) -> _ModalityFit:
+    """The way that explains more, leave-one-out."""
     mean = features[rows].mean(axis=0)
     unit = unit_rows(features[rows] - mean)
+    fits = [_by_neighbours(mean, unit, rows, target)]
+    if len(rows) <= MOST_IN_KERNEL:
+        fits.append(_by_kernel(mean, unit, rows, target))
+    return max(fits, key=lambda fit: fit.explained)
+
+
+def _by_neighbours(mean: Matrix, unit: Matrix, rows: NDArray[np.int64], target: _Target) -> _ModalityFit:
     directions = _leading_directions(unit, MOST_DIRECTIONS)
     weights, outputs = target.item_weights[rows], target.centred[rows]
     likely = np.sort(np.argsort(-weights, kind="stable")[:MOST_NEIGHBOURS])
@@ -228,21 +270,45 @@ def _fit_modality(features: Matrix, rows: NDArray[np.int64], target: _Target) ->
     inputs = np.concatenate([unit if directions is None else unit @ directions, around / spread], axis=1)
     middle, level = weights @ inputs / weights.sum(), weights @ outputs / weights.sum()
     solution, left_out = _ridge(inputs - middle, outputs - level, weights, target, rows)
-    left_out += level
-    wrong, all_of_it = outputs - left_out, max(target.inner(outputs, outputs, rows), np.finfo(np.float64).tiny)
     of_features, of_neighbours = np.split(solution, [inputs.shape[1] - outputs.shape[1]])
-    return _ModalityFit(
-        ModalityMap(
-            mean,
-            (of_features if directions is None else directions @ of_features).astype(np.float32),
-            (level - middle @ solution).astype(np.float32),
-            unit[likely].astype(np.float16),
-            (outputs[likely] @ of_neighbours / spread).astype(np.float16),
-        ),
-        rows,
-        left_out,
-        1 - target.inner(wrong, wrong, rows) / all_of_it,
+    fitted = NeighbourMap(
+        mean,
+        (of_features if directions is None else directions @ of_features).astype(np.float32),
+        (level - middle @ solution).astype(np.float32),
+        unit[likely].astype(np.float16),
+        (outputs[likely] @ of_neighbours / spread).astype(np.float16),
     )
+    return _ModalityFit(fitted, rows, left_out + level, _explained(left_out + level, rows, target))
+
+
+def _by_kernel(mean: Matrix, unit: Matrix, rows: NDArray[np.int64], target: _Target) -> _ModalityFit:
+    likeness = torch.from_numpy(alike(unit @ unit.T).astype(np.float64))
+    level = target.centred[rows].mean(axis=0)
+    outputs = target.centred[rows] - level
+    best: tuple[float, NDArray[np.float64], NDArray[np.float64]] | None = None
+    for ridge in KERNEL_RIDGES:
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(likeness + ridge * torch.eye(len(rows)))).numpy()
+        carried = inverse @ outputs
+        residual = carried / np.diagonal(inverse)[:, None]
+        error = target.inner(residual, residual, rows)
+        if best is None or error < best[0]:
+            best = error, carried, level + outputs - residual
+    assert best is not None  # noqa: S101 (there are ridges)
+    _, carried, left_out = best
+    fitted = KernelMap(mean, unit.astype(np.float16), carried.astype(np.float32), level.astype(np.float32))
+    return _ModalityFit(fitted, rows, left_out, _explained(left_out, rows, target))
+
+
+def _explained(left_out: NDArray[np.float64], rows: NDArray[np.int64], target: _Target) -> float:
+    """The share of the scores of some items that their leave-one-out vectors explain."""
+    outputs = target.centred[rows]
+    wrong, all_of_it = outputs - left_out, max(target.inner(outputs, outputs, rows), np.finfo(np.float64).tiny)
+    return 1 - target.inner(wrong, wrong, rows) / all_of_it
+
+
+def alike(cosines: Matrix) -> Matrix:
+    """How alike items are, from their cosines, of the same shape: 1 for the same direction, falling from there."""
+    return np.asarray(np.exp(np.float32(SHARPNESS) * (cosines - 1)), np.float32)
 
 
 def _means_of_others(unit: Matrix, likely: NDArray[np.int64], outputs: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -356,6 +422,8 @@ def onnx_network(tower: FittedTower) -> bytes:
     constants: dict[str, NDArray[Any]] = {
         "tower.least": np.array(np.finfo(np.float32).tiny, np.float32),
         "tower.nothing": np.array(0, np.float32),
+        "tower.same": np.array(1, np.float32),
+        "tower.sharpness": np.array(SHARPNESS, np.float32),
         "tower.power": np.array(COSINE_POWER, np.float32),
         "tower.least_weight": np.array(LEAST_WEIGHT, np.float32),
         "tower.middle": np.array([1], np.int64),
@@ -366,15 +434,18 @@ def onnx_network(tower: FittedTower) -> bytes:
     for index, (name, modality) in enumerate(tower.maps.items()):
         constants |= {
             f"{name}.mean": modality.mean,
-            f"{name}.matrix": modality.matrix,
             f"{name}.offset": modality.offset,
             f"{name}.others": modality.others.T,
             f"{name}.carried": modality.carried,
-            f"{name}.count": np.array([min(NEIGHBOURS, len(modality.others))], np.int64),
             f"{name}.bit": np.array(1 << index, np.int64),
             f"{name}.column": np.array([index], np.int64),
         }
-        nodes += _modality_nodes(name)
+        if isinstance(modality, NeighbourMap):
+            constants |= {
+                f"{name}.matrix": modality.matrix,
+                f"{name}.count": np.array([min(NEIGHBOURS, len(modality.others))], np.int64),
+            }
+        nodes += _modality_nodes(name, _neighbour_nodes if isinstance(modality, NeighbourMap) else _kernel_nodes)
     code = _added(nodes, [f"{name}.code" for name in tower.maps])
     nodes.append(helper.make_node("Gather", ["tower.weights", code], ["tower.chosen"], axis=0))
     for name in tower.maps:
@@ -387,18 +458,30 @@ def onnx_network(tower: FittedTower) -> bytes:
     return _model(nodes, constants, tower)
 
 
-def _modality_nodes(name: str) -> list[NodeProto]:
-    def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> NodeProto:
-        return helper.make_node(kind, inputs, [f"{name}.{output}"], **attributes)
-
+def _modality_nodes(name: str, joined: Callable[[str], list[NodeProto]]) -> list[NodeProto]:
+    """Nodes for one modality: its ``part`` of the vectors, and its ``code``, its bit where an item has it."""
+    node = partial(_node, name)
     return [
         node("Sub", [name, f"{name}.mean"], "centred"),
         node("ReduceL2", [f"{name}.centred"], "length", axes=[1], keepdims=1),
         node("Max", [f"{name}.length", "tower.least"], "divisor"),
         node("Div", [f"{name}.centred", f"{name}.divisor"], "unit"),
-        node("MatMul", [f"{name}.unit", f"{name}.matrix"], "mapped"),
         node("Cast", [f"{name}.others"], "others_single", to=TensorProto.FLOAT),
         node("MatMul", [f"{name}.unit", f"{name}.others_single"], "cosines"),
+        *joined(name),
+        node("Add", [f"{name}.joined", f"{name}.offset"], "part"),
+        node("Abs", [name], "sizes"),
+        node("ReduceMax", [f"{name}.sizes"], "largest", axes=[1], keepdims=0),
+        node("Greater", [f"{name}.largest", "tower.nothing"], "present"),
+        node("Cast", [f"{name}.present"], "number", to=TensorProto.INT64),
+        node("Mul", [f"{name}.number", f"{name}.bit"], "code"),
+    ]
+
+
+def _neighbour_nodes(name: str) -> list[NodeProto]:
+    node = partial(_node, name)
+    return [
+        node("MatMul", [f"{name}.unit", f"{name}.matrix"], "mapped"),
         helper.make_node("TopK", [f"{name}.cosines", f"{name}.count"], [f"{name}.nearest", f"{name}.neighbours"]),
         node("Max", [f"{name}.nearest", "tower.nothing"], "positive"),
         node("Pow", [f"{name}.positive", "tower.power"], "powers"),
@@ -411,13 +494,21 @@ def _modality_nodes(name: str) -> list[NodeProto]:
         node("MatMul", [f"{name}.share_rows", f"{name}.gathered_single"], "around_rows"),
         node("Squeeze", [f"{name}.around_rows", "tower.middle"], "around"),
         node("Add", [f"{name}.mapped", f"{name}.around"], "joined"),
-        node("Add", [f"{name}.joined", f"{name}.offset"], "part"),
-        node("Abs", [name], "sizes"),
-        node("ReduceMax", [f"{name}.sizes"], "largest", axes=[1], keepdims=0),
-        node("Greater", [f"{name}.largest", "tower.nothing"], "present"),
-        node("Cast", [f"{name}.present"], "number", to=TensorProto.INT64),
-        node("Mul", [f"{name}.number", f"{name}.bit"], "code"),
     ]
+
+
+def _kernel_nodes(name: str) -> list[NodeProto]:
+    node = partial(_node, name)
+    return [
+        node("Sub", [f"{name}.cosines", "tower.same"], "apart"),
+        node("Mul", [f"{name}.apart", "tower.sharpness"], "sharpened"),
+        node("Exp", [f"{name}.sharpened"], "alike"),
+        node("MatMul", [f"{name}.alike", f"{name}.carried"], "joined"),
+    ]
+
+
+def _node(name: str, kind: str, inputs: list[str], output: str, **attributes: Any) -> NodeProto:
+    return helper.make_node(kind, inputs, [f"{name}.{output}"], **attributes)
 
 
 def _added(nodes: list[NodeProto], terms: list[str]) -> str:
@@ -468,7 +559,7 @@ def _check_network(network: bytes, tower: FittedTower, dataset: Dataset) -> None
 def _clear(modality: ModalityMap, features: Matrix) -> NDArray[np.bool_]:
     """Which of some items have a last neighbour that is clearly nearer than the next one, (items,)."""
     others = modality.others.astype(np.float32)
-    if len(others) <= NEIGHBOURS:
+    if isinstance(modality, KernelMap) or len(others) <= NEIGHBOURS:
         return np.ones(len(features), np.bool_)
     cosines, _ = nearest(others, unit_rows(features - modality.mean), NEIGHBOURS + 1)
     clear: NDArray[np.bool_] = cosines[:, -2] - cosines[:, -1] > CLEARLY

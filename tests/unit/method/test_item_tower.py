@@ -58,8 +58,9 @@ def test_left_out_vectors_are_those_of_a_fit_without_the_item(
     modality = small_dataset.modalities["text"]
     assert modality.features is not None
     rows = np.flatnonzero(modality.present & (popularity > 0))
-    fit = item_tower._fit_modality(modality.features, rows, target)
-    features = unit(modality.features[rows] - modality.features[rows].mean(axis=0)).astype(np.float64)
+    mean = modality.features[rows].mean(axis=0)
+    features = unit(modality.features[rows] - mean).astype(np.float64)
+    fit = item_tower._by_neighbours(mean, features.astype(np.float32), rows, target)
     around = np.zeros((len(rows), 5))
     for place in range(len(rows)):
         cosines = features @ features[place]
@@ -78,6 +79,47 @@ def test_left_out_vectors_are_those_of_a_fit_without_the_item(
         moment = (centred[kept].T * weights[kept]) @ (target.centred[rows][kept] - level)
         expected = centred[place] @ np.linalg.solve(gram, moment) + level
         np.testing.assert_allclose(fit.left_out[place], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_left_out_vectors_of_the_kernel_are_those_of_a_fit_without_the_item(
+    small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(item_tower, "KERNEL_RIDGES", (0.5,))
+    users, items = decomposed(small_dataset)
+    target = item_tower._Target.of(users, items, np.ones(40, np.int64))
+    rows = np.arange(3, 30)
+    features = unit(np.random.default_rng(4).normal(size=(27, 6))).astype(np.float32)
+    fit = item_tower._by_kernel(np.zeros(6, np.float32), features, rows, target)
+    likeness = np.exp(3 * (features.astype(np.float64) @ features.T - 1))
+    level = target.centred[rows].mean(axis=0)
+    for place in range(27):
+        kept = np.arange(27) != place
+        weights = np.linalg.solve(likeness[np.ix_(kept, kept)] + 0.5 * np.eye(26), likeness[kept, place])
+        expected = weights @ (target.centred[rows][kept] - level) + level
+        np.testing.assert_allclose(fit.left_out[place], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("likely", [0, 1])
+def test_each_modality_takes_the_way_that_explains_more(small_dataset: Dataset, likely: int) -> None:
+    """Vectors linear in the features, or products of them, which no plane follows."""
+    generator = np.random.default_rng(5)
+    users, _ = decomposed(small_dataset)
+    features = generator.normal(size=(40, 3))
+    directions = unit(features - features.mean(axis=0))
+    products = directions * np.roll(directions, 1, axis=1)
+    items = (products if likely else directions) @ generator.normal(size=(3, 5))
+    text = Modality("text", features.astype(np.float32), np.ones(40, bool), None, None)
+    dataset = replace(small_dataset, modalities={"text": text})
+    tower = fit_item_tower(dataset, ["text"], users, items.astype(np.float32))
+    assert tower is not None
+    assert isinstance(tower.maps["text"], (item_tower.NeighbourMap, item_tower.KernelMap)[likely])
+
+
+def test_the_kernel_is_not_tried_among_many_items(small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_tower, "MOST_IN_KERNEL", 10)
+    tower = fit_item_tower(small_dataset, MODALITIES, *decomposed(small_dataset))
+    assert tower is not None
+    assert all(isinstance(each, item_tower.NeighbourMap) for each in tower.maps.values())
 
 
 def test_two_modalities_explain_more_than_either(small_dataset: Dataset) -> None:
@@ -101,7 +143,11 @@ def test_a_missing_modality_is_not_a_feature_of_zeros(small_dataset: Dataset) ->
     assert tower.weights[3].all()
 
 
-def test_the_network_gives_the_vectors_of_every_set_of_modalities(small_dataset: Dataset) -> None:
+@pytest.mark.parametrize("most_in_kernel", [0, 40])
+def test_the_network_gives_the_vectors_of_every_set_of_modalities(
+    small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, most_in_kernel: int
+) -> None:
+    monkeypatch.setattr(item_tower, "MOST_IN_KERNEL", most_in_kernel)
     tower = fit_item_tower(small_dataset, MODALITIES, *decomposed(small_dataset))
     assert tower is not None
     network = ItemTower(onnx_network(tower), tower.description)
