@@ -103,14 +103,20 @@ class Access:
         return self._keys is not None
 
     def admit(self, request: Request, scope: Scope) -> None:
-        """Let a request through, or raise what answers it: 401, 403 or 429."""
-        caller = ANONYMOUS
+        """Let a request through, or raise what answers it: 401, 403 or 429.
+
+        It counts once in the limit, also when it is admitted twice since another part of the service takes it over.
+        """
+        caller, state = ANONYMOUS, request.scope.setdefault("state", {})
         if self._keys is not None:
             caller = self._allowed(_presented(request), scope).name
-            request.scope.setdefault("state", {})["key_name"] = caller
+            state["key_name"] = caller
         elif scope is not Scope.READ:
             self._refuse_other_pages(request)
-        if self._rate is None or self._limiter.hit(self._rate, caller):
+        if self._rate is None or state.get("counted"):
+            return
+        if self._limiter.hit(self._rate, caller):
+            state["counted"] = True
             return
         # the moving window says when its oldest call falls out of it
         seconds = max(1, round(self._limiter.get_window_stats(self._rate, caller).reset_time - time.time()))

@@ -135,6 +135,16 @@ def test_every_key_has_a_limit_of_its_own() -> None:
     access.admit(request(x_api_key=two), Scope.READ)
 
 
+def test_a_request_that_is_taken_over_counts_once() -> None:
+    access = Access(None, "2/minute")
+    taken_over, other, late = request(), request(), request()
+    for _ in range(3):
+        access.admit(taken_over, Scope.READ)
+    access.admit(other, Scope.READ)
+    for _ in range(2):
+        assert refusal(access, late).status_code == 429
+
+
 def test_who_is_refused_spends_nobodys_limit() -> None:
     secret, entry = new_key("one", [Scope.READ])
     access = Access(lambda: [entry], "1/minute")
