@@ -247,14 +247,16 @@ def serve(
                 (
                     each.items,
                     state,
-                    f"{each.echo:.0f}",
+                    f"{each.echo.capacity:.0f}",
                     f"{1e6 * each.search_seconds:.0f}",
                     f"{1e6 * each.round_trip_seconds:.0f}",
                     f"{served.capacity:.0f}",
-                    f"{served.capacity / each.echo:.2f}",
+                    f"{served.capacity / each.echo.capacity:.2f}",
                     f"{served.capacity / allowed:.2f}",
                     f"{served.p50_ms:.2f}",
                     f"{served.p99_ms:.2f}",
+                    f"{each.echo.p50_ms:.2f}",
+                    f"{each.echo.p99_ms:.2f}",
                 )
             )
     columns = (
@@ -268,6 +270,8 @@ def serve(
         "of parts",
         "p50 ms",
         "p99 ms",
+        "echo p50",
+        "echo p99",
     )
     output.print_table("one process on one core; latency at 70% of capacity, open loop", columns, rows)
 

@@ -37,6 +37,8 @@ K = 20
 WIDTH = 64
 CONNECTIONS = 16
 SHARE_OF_CAPACITY = 0.7
+SETTLING_SECONDS = 1.0
+"""In which the service answers what is left of a load that has ended."""
 START_SECONDS = 120.0
 NO_REDIS = "redis://127.0.0.1:1"
 """Nobody listens there: the service answers from the model alone, without a round trip."""
@@ -68,10 +70,10 @@ class Served:
 
 @dataclass(frozen=True)
 class ServingSpeed:
-    """One size of catalogue. Seconds of the parts; what was served from the model alone, and with the state."""
+    """One size of catalogue. Seconds of the parts; what an echo served, the model alone, and it with the state."""
 
     items: int
-    echo: float
+    echo: Served
     search_seconds: float
     round_trip_seconds: float
     alone: Served
@@ -80,12 +82,12 @@ class ServingSpeed:
     @property
     def allowed_alone(self) -> float:
         """Requests a second that echo and search allow."""
-        return 1 / (1 / self.echo + self.search_seconds)
+        return 1 / (1 / self.echo.capacity + self.search_seconds)
 
     @property
     def allowed_with_state(self) -> float:
         """The same with a round trip."""
-        return 1 / (1 / self.echo + self.search_seconds + self.round_trip_seconds)
+        return 1 / (1 / self.echo.capacity + self.search_seconds + self.round_trip_seconds)
 
 
 def require_wrk() -> None:
@@ -101,7 +103,7 @@ def require_wrk() -> None:
 
 
 def measure_serving(items: int, seconds: float) -> ServingSpeed:
-    """Measure one size; ``seconds`` is how long each load takes, of which there are six.
+    """Measure one size; ``seconds`` is how long each load takes, of which there are nine.
 
     Raises:
         UserError: something does not start, or a request fails.
@@ -122,7 +124,7 @@ def measure_serving(items: int, seconds: float) -> ServingSpeed:
             with _service(store, serving, {"MTS4MM_REDIS_URL": NO_REDIS}) as port:
                 answer = Path(folder) / "answer.json"
                 answer.write_bytes(_ask(port, {"user_id": "u0", "k": K}))
-                echo = _echo_capacity(answer, serving, seconds)
+                echo = _echo(answer, serving, seconds)
                 alone = _served(port, seconds)
             with _service(store, serving, {"MTS4MM_STATE": str(server.folder)}) as port:
                 with_state = _served(port, seconds)
@@ -192,17 +194,18 @@ def _mean_seconds(call: Callable[[], object]) -> float:
     return taken / count
 
 
-def _echo_capacity(answer: Path, core: int, seconds: float) -> float:
+def _echo(answer: Path, core: int, seconds: float) -> Served:
     port = _free_port()
     with _process([sys.executable, "-m", "trainer.measurement.echo", str(port), str(answer)], core, {}) as process:
         _wait_until_answers(process, port)
-        return _capacity(port, seconds)
+        return _served(port, seconds)
 
 
 def _served(port: int, seconds: float) -> Served:
     capacity = _capacity(port, seconds)
     rate = SHARE_OF_CAPACITY * capacity
     bodies = [json.dumps({"user_id": f"u{user}", "k": K}).encode() for user in range(USERS)]
+    time.sleep(SETTLING_SECONDS)
     taken = latencies(port, bodies, rate, seconds)
     p50, p99 = np.percentile(taken, [50, 99])
     return Served(capacity, rate, 1e3 * float(p50), 1e3 * float(p99))
