@@ -20,7 +20,7 @@ from trainer.experiments.tables import Row, Summary, differ, summarise
 from trainer.recipe import Recipe
 
 DOTS_PER_INCH = 150
-_COLOURS = 128  # of the file: with a palette it takes less than half the bytes
+_COLOURS = 255  # of the file: with a palette it takes half the bytes
 _EXPORTED, _ALONE = "#1f4e9c", "#d9822b"
 _PALETTE = ("#1f4e9c", "#d9822b", "#2a8c5a", "#8c4a9e", "#7a7a7a")
 _DOT_AREA, _LEAST_DOT, _LARGEST_DOT = 6000, 6, 20  # square points; all of a map, and each
