@@ -45,7 +45,7 @@ LEAST_WEIGHT = 1e-9
 POPULARITY_POWER = 0.25
 RIDGES = tuple(10.0**power for power in np.arange(-4, 2.5, 0.5))
 """In units of the mean energy of a feature."""
-KERNEL_RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0)
+KERNEL_RIDGES = (0.1, 0.3, 1.0)
 """In units of what an item is like itself, which is 1."""
 SHARPNESS = 3.0
 MOST_IN_KERNEL = 4_000
@@ -282,7 +282,7 @@ def _by_neighbours(mean: Matrix, unit: Matrix, rows: NDArray[np.int64], target: 
 
 
 def _by_kernel(mean: Matrix, unit: Matrix, rows: NDArray[np.int64], target: _Target) -> _ModalityFit:
-    likeness = torch.from_numpy(alike(unit @ unit.T).astype(np.float64))
+    likeness = torch.from_numpy(alike(unit @ unit.T))
     level = target.centred[rows].mean(axis=0)
     outputs = target.centred[rows] - level
     best: tuple[float, NDArray[np.float64], NDArray[np.float64]] | None = None
