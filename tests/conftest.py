@@ -1,0 +1,16 @@
+"""What holds for all tests."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+import redis
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_server_outlives_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A service that a test kills leaves its Redis server running, for the next service to take over."""
+    yield
+    for socket in tmp_path_factory.getbasetemp().rglob("redis.sock"):
+        with redis.Redis(unix_socket_path=str(socket)) as client, suppress(redis.RedisError):
+            client.shutdown(nosave=True)
