@@ -18,7 +18,7 @@ from trainer.content import contents_of
 from trainer.dataset import TRAIN, Dataset
 from trainer.index_choice import choose_index
 from trainer.inputs import chosen_modalities
-from trainer.item_tower import item_tower_attachments
+from trainer.item_tower_network import item_tower_attachments
 from trainer.recipe import Recipe
 from trainer.training import TrainedStudent
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from shared.errors import UserError
 from trainer.cli import bench_index, bench_load, bench_night, bench_train, output
 from trainer.cli.data import make_shop_with_progress
 from trainer.cli.encoders import FIT_EPOCHS
+
+if TYPE_CHECKING:
+    from trainer.measurement.serving import Served
 
 app = typer.Typer(help="Measure; every figure in the documents comes from one of these.", no_args_is_help=True)
 
@@ -239,41 +242,20 @@ def serve(
         return
     rows = []
     for each in measured:
-        for state, served, allowed in (
-            ("no", each.alone, each.allowed_alone),
-            ("yes", each.with_state, each.allowed_with_state),
+        search, trip = f"{1e6 * each.search_seconds:.0f}", f"{1e6 * each.round_trip_seconds:.0f}"
+        rows.append((each.items, "echo", "", "", *_served_cells(each.echo)))
+        for what, parts, served, allowed in (
+            ("model", (search, ""), each.alone, each.allowed_alone),
+            ("Redis", (search, trip), each.with_state, each.allowed_with_state),
         ):
-            rows.append(
-                (
-                    each.items,
-                    state,
-                    f"{each.echo.capacity:.0f}",
-                    f"{1e6 * each.search_seconds:.0f}",
-                    f"{1e6 * each.round_trip_seconds:.0f}",
-                    f"{served.capacity:.0f}",
-                    f"{served.capacity / each.echo.capacity:.2f}",
-                    f"{served.capacity / allowed:.2f}",
-                    f"{served.p50_ms:.2f}",
-                    f"{served.p99_ms:.2f}",
-                    f"{each.echo.p50_ms:.2f}",
-                    f"{each.echo.p99_ms:.2f}",
-                )
-            )
-    columns = (
-        "items",
-        "state",
-        "echo/s",
-        "search us",
-        "trip us",
-        "served/s",
-        "of echo",
-        "of parts",
-        "p50 ms",
-        "p99 ms",
-        "echo p50",
-        "echo p99",
-    )
+            shares = f"{served.capacity / each.echo.capacity:.2f}", f"{served.capacity / allowed:.2f}"
+            rows.append((each.items, what, *parts, *_served_cells(served, *shares)))
+    columns = ("items", "what", "search us", "trip us", "served/s", "of echo", "of parts", "p50 ms", "p99 ms")
     output.print_table("one process on one core; latency at 70% of capacity, open loop", columns, rows)
+
+
+def _served_cells(served: "Served", of_echo: str = "", of_parts: str = "") -> tuple[str, ...]:
+    return f"{served.capacity:.0f}", of_echo, of_parts, f"{served.p50_ms:.2f}", f"{served.p99_ms:.2f}"
 
 
 def _print_figures(title: str, figures: dict[str, list[dict[str, float]]], as_json: bool) -> None:

@@ -24,17 +24,13 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
-from shared import artifact
-from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
 from shared.errors import UserError
 from shared.state.embedded import EmbeddedServer
 from trainer.measurement.open_loop import latencies
+from trainer.measurement.random_model import SEEN, WIDTH, publish_random_model
 
 USERS = 4_000
-SEEN = 10
-"""Training interactions of a user."""
 K = 20
-WIDTH = 64
 CONNECTIONS = 16
 SHARE_OF_CAPACITY = 0.7
 SETTLING_SECONDS = 1.0
@@ -112,7 +108,8 @@ def measure_serving(items: int, seconds: float) -> ServingSpeed:
     serving, loading = sorted(before)[:2]
     with tempfile.TemporaryDirectory(prefix="mts4mm-bench-") as folder:
         store = Path(folder) / "models"
-        embeddings = _publish(store, items)
+        metadata = [{"title": f"Thing number {item}", "category": f"c{item % 20}"} for item in range(items)]
+        embeddings = publish_random_model(store, USERS, metadata)
         try:
             os.sched_setaffinity(0, {serving})
             search = _search_seconds(*embeddings)
@@ -132,33 +129,6 @@ def measure_serving(items: int, seconds: float) -> ServingSpeed:
         finally:
             os.sched_setaffinity(0, before)
     return ServingSpeed(items, echo, search, round_trip, alone, with_state)
-
-
-def _publish(store: Path, items: int) -> tuple[_Table, _Table]:
-    """Publish a model of random numbers; gives the embeddings of its items, and of its users."""
-    draw = np.random.default_rng(0)
-    of_users = draw.normal(size=(USERS, WIDTH)).astype(np.float32)
-    of_items = draw.normal(size=(items, WIDTH)).astype(np.float32)
-    seen = np.sort(draw.integers(0, items - SEEN, size=(USERS, SEEN)), axis=1) + np.arange(SEEN)
-    model = StudentModel(
-        user_ids=[f"u{user}" for user in range(USERS)],
-        item_ids=[f"i{item}" for item in range(items)],
-        user_embeddings=of_users,
-        item_embeddings=of_items,
-        train_indptr=np.arange(USERS + 1) * SEEN,
-        train_indices=seen.ravel(),
-        items=[{"title": f"Thing number {item}", "category": f"c{item % 20}"} for item in range(items)],
-    )
-    dataset = DatasetInfo(
-        name=f"random-{items}",
-        fingerprint="",
-        users=USERS,
-        items=items,
-        interactions=USERS * SEEN,
-        split=Split(kind="random", seed=0),
-    )
-    artifact.publish(store, model, Provenance(dataset, {}, 0, {}))
-    return of_items, of_users
 
 
 def _search_seconds(of_items: _Table, of_users: _Table) -> float:

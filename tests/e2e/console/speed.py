@@ -11,48 +11,40 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from playwright.sync_api import Page, expect, sync_playwright
 
-from shared import artifact
-from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
 from tests.e2e.console.conftest import CHROMIUM_FLAGS, Service, settled
+from trainer.measurement.random_model import publish_random_model
 
-USERS, WIDTH, TAKEN, WORDS, VOCABULARY = 20_000, 64, 10, 45, 5_000
+USERS, WORDS, VOCABULARY = 20_000, 45, 5_000
 LOOKED_SECONDS = 5.0
 VIEWS = ("overview", "users", "users/u7", "items", "items/i7", "live", "models")
 
 
-def publish(store: Path, items: int) -> None:
-    """Publish a model with so many items; words of a text are ``w0`` to ``w4999``."""
-    draw = np.random.default_rng(0)
+def texts(items: int) -> list[dict[str, object]]:
+    """The metadata of so many items; words are ``w0`` to ``w4999``."""
     words = np.array([f"w{word}" for word in range(VOCABULARY)])
-    texts = words[draw.integers(0, VOCABULARY, (items, WORDS))]
-    seen = np.sort(draw.integers(0, items - TAKEN, (USERS, TAKEN)), axis=1) + np.arange(TAKEN)
-    model = StudentModel(
-        user_ids=[f"u{user}" for user in range(USERS)],
-        item_ids=[f"i{item}" for item in range(items)],
-        user_embeddings=draw.normal(size=(USERS, WIDTH)).astype(np.float32),
-        item_embeddings=draw.normal(size=(items, WIDTH)).astype(np.float32),
-        train_indptr=np.arange(USERS + 1) * TAKEN,
-        train_indices=seen.ravel(),
-        items=[
-            {"title": " ".join(text[:5]), "description": " ".join(text[5:]), "category": f"c{item % 20}", "price": item}
-            for item, text in enumerate(texts.tolist())
-        ],
-    )
-    dataset = DatasetInfo(
-        name=f"random-{items}",
-        fingerprint="",
-        users=USERS,
-        items=items,
-        interactions=USERS * TAKEN,
-        split=Split(kind="none"),
-    )
-    artifact.publish(store, model, Provenance(dataset, {}, 0, {}))
+    drawn = words[np.random.default_rng(0).integers(0, VOCABULARY, (items, WORDS))].tolist()
+    return [
+        {"title": " ".join(text[:5]), "description": " ".join(text[5:]), "category": f"c{item % 20}", "price": item}
+        for item, text in enumerate(drawn)
+    ]
+
+
+@contextmanager
+def just_started(store: Path) -> Iterator[str]:
+    """The address of a service that has just started."""
+    service = Service(store, store)
+    service.start()
+    try:
+        yield service.url
+    finally:
+        service.stop()
 
 
 def seconds(page: Page, act: Callable[[], object]) -> float:
@@ -63,21 +55,15 @@ def seconds(page: Page, act: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def first_and_again(page: Page, service: Service, view: str) -> tuple[float, float]:
-    """Open a page at a view of a service that has just started, and once more."""
-    service.port = 0
-    service.start()
+def first_and_again(page: Page, url: str, view: str) -> tuple[float, float]:
+    """Open a page at a view, and once more."""
     page.goto("about:blank")
-    first = seconds(page, lambda: page.goto(f"{service.url}/console/#/{view}"))
-    again = seconds(page, page.reload)
-    return first, again
+    return seconds(page, lambda: page.goto(f"{url}/console/#/{view}")), seconds(page, page.reload)
 
 
-def after_overview(page: Page, service: Service) -> float:
-    """Look at the overview of a service that has just started, then go to the items."""
-    service.port = 0
-    service.start()
-    page.goto(f"{service.url}/console/#/overview")
+def after_overview(page: Page, url: str) -> float:
+    """Look at the overview, then go to the items."""
+    page.goto(f"{url}/console/#/overview")
     page.wait_for_timeout(LOOKED_SECONDS * 1000)
     return seconds(page, lambda: page.locator("a[href='#/items']").first.click())
 
@@ -97,18 +83,17 @@ def main(items: int) -> None:
     expect.set_options(timeout=60_000)
     with tempfile.TemporaryDirectory(prefix="mts4mm-console-") as folder, sync_playwright() as playwright:
         store = Path(folder) / "models"
-        publish(store, items)
+        publish_random_model(store, USERS, texts(items))
         browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_FLAGS))
         page = browser.new_page(viewport={"width": 1240, "height": 860}, reduced_motion="reduce")
-        service = Service(store, store)
         print(f"{items:,} items; seconds until the view is there\n{'view':<12}{'first':>8}{'again':>8}")
         for view in VIEWS:
-            first, again = first_and_again(page, service, view)
+            with just_started(store) as url:
+                first, again = first_and_again(page, url, view)
             print(f"{view:<12}{first:8.2f}{again:8.2f}", flush=True)
-            service.stop()
-        print(f"items, after overview: {after_overview(page, service):.2f}")
-        print(f"a search of two words, from the keys to the item: {found(page):.2f}")
-        service.stop()
+        with just_started(store) as url:
+            print(f"items, after overview: {after_overview(page, url):.2f}")
+            print(f"a search of two words, from the keys to the item: {found(page):.2f}")
         browser.close()
 
 

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from shared import artifact
 from shared.errors import UserError
 from shared.item_tower import ItemTower, load_item_tower
-from trainer import item_tower
+from trainer import item_tower, item_tower_network
 from trainer.dataset import TRAIN, VALIDATION, Dataset, Modality
 from trainer.export import publish
-from trainer.item_tower import fit_item_tower, item_tower_attachments, onnx_network
+from trainer.item_tower import fit_item_tower
+from trainer.item_tower_network import item_tower_attachments, onnx_network
 from trainer.recipe import Recipe
 from trainer.training import TrainedStudent
 
@@ -168,7 +169,7 @@ def test_a_network_that_answers_otherwise_is_not_published(
     def other_network(tower: item_tower.FittedTower) -> bytes:
         return onnx_network(replace(tower, centre=tower.centre + np.float32(0.01)))
 
-    monkeypatch.setattr(item_tower, "onnx_network", other_network)
+    monkeypatch.setattr(item_tower_network, "onnx_network", other_network)
     with pytest.raises(UserError, match="other vectors"):
         item_tower_attachments(small_dataset, MODALITIES, *decomposed(small_dataset))
 

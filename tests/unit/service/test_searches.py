@@ -46,6 +46,18 @@ def test_together_each_gets_what_it_gets_alone(wanted: list[tuple[int, list[int]
         assert same(ranking, index.top_k(*question))
 
 
+@pytest.mark.parametrize("k", [20, 400])
+def test_together_each_gets_what_it_gets_alone_of_a_large_table(k: int) -> None:
+    draw = np.random.default_rng(k)
+    index = ExactIndex(draw.normal(size=(3000, 16)).astype(np.float32))
+    questions = [
+        Asked(draw.normal(size=16).astype(np.float32), k - place, draw.integers(0, 3000, 10 * place))
+        for place in range(12)
+    ]
+    for question, ranking in zip(questions, index.top_k_of_each(questions), strict=True):
+        assert same(ranking, index.top_k(*question))
+
+
 class _Counting(ExactIndex):
     """Notes how many it was asked for at once; fails where one wants 13."""
 
@@ -85,6 +97,22 @@ def test_those_who_ask_in_the_same_moment_share_a_pass(engine: tuple[Engine, _Co
     assert all(
         same(found, index.top_k(*each)) for found, each in zip(rankings, [*questions, questions[0]], strict=True)
     )
+
+
+def test_who_comes_while_others_still_come_shares_their_pass(engine: tuple[Engine, _Counting]) -> None:
+    one, index = engine
+    searches = Searches()
+
+    async def after_turns(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await searches(one, asked(turns + 1))
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(after_turns(turns) for turns in (0, 1, 2, 9)))
+
+    asyncio.run(all_of_them())
+    assert index.passes == [3, 1]
 
 
 def test_what_goes_wrong_is_told_to_those_of_the_pass_and_the_next_one_goes_on(

@@ -1,0 +1,214 @@
+"""The item tower as files of an artefact: an ONNX network that computes what :mod:`trainer.item_tower` has fitted."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from shared.errors import UserError
+from shared.item_tower import DESCRIPTION, NETWORK, OUTPUT, ItemTower
+from trainer.dataset import Dataset
+from trainer.item_tower import (
+    COSINE_POWER,
+    LEAST_WEIGHT,
+    NEIGHBOURS,
+    SHARPNESS,
+    FittedTower,
+    KernelMap,
+    Matrix,
+    ModalityMap,
+    NeighbourMap,
+    evenly_spread,
+    fit_item_tower,
+    nearest,
+    unit_rows,
+)
+
+OPSET, IR_VERSION = 17, 8
+CHECKED = 64
+TOLERANCE = 1e-3
+"""How far the network may be from the vectors computed here, of the largest number in them."""
+
+CLEARLY = 1e-5
+"""A difference of cosines that is none of rounding."""
+
+
+def item_tower_attachments(
+    dataset: Dataset, modalities: Sequence[str], user_embeddings: Matrix, item_embeddings: Matrix
+) -> dict[str, bytes]:
+    """The files of a tower, for ``StudentModel.attachments``; none if no modality has features.
+
+    Args:
+        dataset: that the embeddings were trained on.
+        modalities: that they were trained with.
+        user_embeddings: (users, width), as exported.
+        item_embeddings: (items, width), as exported.
+
+    Raises:
+        UserError: the exported network does not give the vectors that were fitted.
+    """
+    tower = fit_item_tower(dataset, modalities, user_embeddings, item_embeddings)
+    if tower is None:
+        return {}
+    network = onnx_network(tower)
+    _check_network(network, tower, dataset)
+    return {NETWORK: network, DESCRIPTION: tower.description.model_dump_json(indent=1).encode()}
+
+
+def onnx_network(tower: FittedTower) -> bytes:
+    """The tower as a network: by modality an input (items, d_m), one output ``vectors`` (items, width)."""
+    constants: dict[str, NDArray[Any]] = {
+        "tower.least": np.array(np.finfo(np.float32).tiny, np.float32),
+        "tower.nothing": np.array(0, np.float32),
+        "tower.same": np.array(1, np.float32),
+        "tower.sharpness": np.array(SHARPNESS, np.float32),
+        "tower.power": np.array(COSINE_POWER, np.float32),
+        "tower.least_weight": np.array(LEAST_WEIGHT, np.float32),
+        "tower.middle": np.array([1], np.int64),
+        "tower.centre": np.float32(tower.scale) * tower.centre,
+        "tower.weights": np.float32(tower.scale) * tower.weights,
+    }
+    nodes: list[NodeProto] = []
+    for index, (name, modality) in enumerate(tower.maps.items()):
+        constants |= {
+            f"{name}.mean": modality.mean,
+            f"{name}.offset": modality.offset,
+            f"{name}.others": modality.others.T,
+            f"{name}.carried": modality.carried,
+            f"{name}.bit": np.array(1 << index, np.int64),
+            f"{name}.column": np.array([index], np.int64),
+        }
+        if isinstance(modality, NeighbourMap):
+            constants |= {
+                f"{name}.matrix": modality.matrix,
+                f"{name}.count": np.array([min(NEIGHBOURS, len(modality.others))], np.int64),
+            }
+        nodes += _modality_nodes(name, _neighbour_nodes if isinstance(modality, NeighbourMap) else _kernel_nodes)
+    code = _added(nodes, [f"{name}.code" for name in tower.maps])
+    nodes.append(helper.make_node("Gather", ["tower.weights", code], ["tower.chosen"], axis=0))
+    for name in tower.maps:
+        nodes += [
+            helper.make_node("Gather", ["tower.chosen", f"{name}.column"], [f"{name}.weight"], axis=1),
+            helper.make_node("Mul", [f"{name}.part", f"{name}.weight"], [f"{name}.weighed"]),
+        ]
+    summed = _added(nodes, [f"{name}.weighed" for name in tower.maps])
+    nodes.append(helper.make_node("Add", [summed, "tower.centre"], [OUTPUT]))
+    return _model(nodes, constants, tower)
+
+
+def _modality_nodes(name: str, joined: Callable[[str], list[NodeProto]]) -> list[NodeProto]:
+    """Nodes for one modality: its ``part`` of the vectors, and its ``code``, its bit where an item has it."""
+    node = partial(_node, name)
+    return [
+        node("Sub", [name, f"{name}.mean"], "centred"),
+        node("ReduceL2", [f"{name}.centred"], "length", axes=[1], keepdims=1),
+        node("Max", [f"{name}.length", "tower.least"], "divisor"),
+        node("Div", [f"{name}.centred", f"{name}.divisor"], "unit"),
+        node("Cast", [f"{name}.others"], "others_single", to=TensorProto.FLOAT),
+        node("MatMul", [f"{name}.unit", f"{name}.others_single"], "cosines"),
+        *joined(name),
+        node("Add", [f"{name}.joined", f"{name}.offset"], "part"),
+        node("Abs", [name], "sizes"),
+        node("ReduceMax", [f"{name}.sizes"], "largest", axes=[1], keepdims=0),
+        node("Greater", [f"{name}.largest", "tower.nothing"], "present"),
+        node("Cast", [f"{name}.present"], "number", to=TensorProto.INT64),
+        node("Mul", [f"{name}.number", f"{name}.bit"], "code"),
+    ]
+
+
+def _neighbour_nodes(name: str) -> list[NodeProto]:
+    node = partial(_node, name)
+    return [
+        node("MatMul", [f"{name}.unit", f"{name}.matrix"], "mapped"),
+        helper.make_node("TopK", [f"{name}.cosines", f"{name}.count"], [f"{name}.nearest", f"{name}.neighbours"]),
+        node("Max", [f"{name}.nearest", "tower.nothing"], "positive"),
+        node("Pow", [f"{name}.positive", "tower.power"], "powers"),
+        node("ReduceSum", [f"{name}.powers", "tower.middle"], "power_sum", keepdims=1),
+        node("Max", [f"{name}.power_sum", "tower.least_weight"], "power_divisor"),
+        node("Div", [f"{name}.powers", f"{name}.power_divisor"], "shares"),
+        node("Unsqueeze", [f"{name}.shares", "tower.middle"], "share_rows"),
+        node("Gather", [f"{name}.carried", f"{name}.neighbours"], "gathered", axis=0),
+        node("Cast", [f"{name}.gathered"], "gathered_single", to=TensorProto.FLOAT),
+        node("MatMul", [f"{name}.share_rows", f"{name}.gathered_single"], "around_rows"),
+        node("Squeeze", [f"{name}.around_rows", "tower.middle"], "around"),
+        node("Add", [f"{name}.mapped", f"{name}.around"], "joined"),
+    ]
+
+
+def _kernel_nodes(name: str) -> list[NodeProto]:
+    node = partial(_node, name)
+    return [
+        node("Sub", [f"{name}.cosines", "tower.same"], "apart"),
+        node("Mul", [f"{name}.apart", "tower.sharpness"], "sharpened"),
+        node("Exp", [f"{name}.sharpened"], "alike"),
+        node("MatMul", [f"{name}.alike", f"{name}.carried"], "joined"),
+    ]
+
+
+def _node(name: str, kind: str, inputs: list[str], output: str, **attributes: Any) -> NodeProto:
+    return helper.make_node(kind, inputs, [f"{name}.{output}"], **attributes)
+
+
+def _added(nodes: list[NodeProto], terms: list[str]) -> str:
+    """Add nodes that sum the terms; returns the sum's name."""
+    total = terms[0]
+    for term in terms[1:]:
+        nodes.append(helper.make_node("Add", [total, term], [f"{total}+{term}"]))
+        total = f"{total}+{term}"
+    return total
+
+
+def _model(nodes: list[NodeProto], constants: Mapping[str, NDArray[Any]], tower: FittedTower) -> bytes:
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["items", len(modality.mean)])
+        for name, modality in tower.maps.items()
+    ]
+    output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["items", len(tower.centre)])
+    stored = [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "item_tower", inputs, [output], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def _check_network(network: bytes, tower: FittedTower, dataset: Dataset) -> None:
+    """Compare the network with the tower on real items, with every set of modalities.
+
+    Only on items whose last neighbour is nearer than the next: among many that are alike, as where a shop shows one
+    picture for all that it has none of, either has its own last one, and both are right.
+
+    Raises:
+        UserError: they differ.
+    """
+    names = list(tower.maps)
+    rows = evenly_spread(np.flatnonzero(np.all([dataset.modalities[name].present for name in names], axis=0)), CHECKED)
+    clear = np.all([_clear(tower.maps[name], _features(dataset, name)[rows]) for name in names], axis=0)
+    rows = rows[clear]
+    features = {name: _features(dataset, name)[rows] for name in names}
+    loaded = ItemTower(network, tower.description)
+    for code in range(2 ** len(names)):
+        kept = {name: features[name] * np.float32(code >> bit & 1) for bit, name in enumerate(names)}
+        wanted = tower.vectors(kept)
+        found = loaded.vectors([{name: kept[name][row] for name in names} for row in range(len(rows))])
+        if not np.abs(found - wanted).max(initial=0) <= TOLERANCE * np.abs(wanted).max(initial=1e-30):
+            raise UserError(f"{NETWORK}: onnxruntime gives other vectors than were fitted; install the version pinned")
+
+
+def _clear(modality: ModalityMap, features: Matrix) -> NDArray[np.bool_]:
+    """Which of some items have a last neighbour that is clearly nearer than the next one, (items,)."""
+    others = modality.others.astype(np.float32)
+    if isinstance(modality, KernelMap) or len(others) <= NEIGHBOURS:
+        return np.ones(len(features), np.bool_)
+    cosines, _ = nearest(others, unit_rows(features - modality.mean), NEIGHBOURS + 1)
+    clear: NDArray[np.bool_] = cosines[:, -2] - cosines[:, -1] > CLEARLY
+    return clear
+
+
+def _features(dataset: Dataset, name: str) -> Matrix:
+    features = dataset.modalities[name].features
+    assert features is not None  # noqa: S101 (the tower has no modality without)
+    return features
