@@ -21,7 +21,8 @@ pytestmark = pytest.mark.slow
 def own(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service whose store and state nobody else has."""
     folder = tmp_path_factory.mktemp("changes")
-    store = Path(shutil.copytree(shop.store, folder / "models", symlinks=True))
+    without_state = shutil.ignore_patterns(".state")  # a service of another file may have it open
+    store = Path(shutil.copytree(shop.store, folder / "models", symlinks=True, ignore=without_state))
     service = Service(store, shop.folder, {"MTS4MM_STATE": str(folder / "state")})
     service.start()
     yield service
