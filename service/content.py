@@ -62,7 +62,7 @@ class Content:
                 continue
             values: NDArray[np.float32] | None = None
             if isinstance(encoder, TextEncoder):
-                values = encoder.encode([words(item.metadata)])[0]
+                values = encoder.encode([words(item.metadata, encoder.spec.columns)])[0]
             elif isinstance(encoder, ImageEncoder) and item.picture is not None:
                 values = encoder.encode([item.picture])[0]
             there = values is not None and bool(np.isfinite(values).all())
@@ -82,7 +82,7 @@ class Content:
 
     def _name(self, modality: str) -> str:
         encoder = self._open().get(modality)
-        return "" if encoder is None else f"{encoder.spec.name}@{encoder.spec.revision}"
+        return "" if encoder is None else encoder.spec.signature
 
     def _open(self) -> Mapping[str, Encoder[Any, Any]]:
         with self._opening:

@@ -273,7 +273,7 @@ class PutItemRequest(_Body):
         default_factory=dict,
         max_length=MAX_ATTRIBUTES,
         description="As in a row of the items table; shown, filtered by, and, where the model has an encoder of words, "
-        "its `title` and `description` are read.",
+        "read: its `title` and `description`, or what else `mts4mm encode` took the words from.",
     )
     features: dict[str, Annotated[list[FiniteFloat], Field(min_length=1, max_length=MAX_FEATURES)]] = Field(
         default_factory=dict,

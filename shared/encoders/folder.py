@@ -41,14 +41,17 @@ class EncoderFolder:
 
     @property
     def digest(self) -> str:
-        """Says whether two encoders give the same vectors: sha256 of spec, files and the way input is prepared."""
+        """Says whether two encoders make the same vectors of the same words or picture.
+
+        The sha256 of spec, files and the way input is prepared; not of which columns the words come from.
+        """
         return encoder_digest(self.spec, self.sha256)
 
 
 def encoder_digest(spec: TextSpec | ImageSpec, sha256: Mapping[str, str]) -> str:
     """See :attr:`EncoderFolder.digest`."""
     prepared = CLEANING if spec.kind == "text" else PREPARATION
-    identity = [spec.model_dump(mode="json"), dict(sha256), prepared]
+    identity = [spec.model_dump(mode="json", exclude={"columns"}), dict(sha256), prepared]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 

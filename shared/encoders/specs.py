@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from shared.encoders.texts import TEXT_FIELDS
 from shared.errors import UserError
 
 Channels = tuple[float, float, float]
@@ -18,6 +19,11 @@ class _Spec(BaseModel):
     width: int = Field(ge=1, le=65_536, description="numbers of a feature vector")
     normalise: bool = Field(True, description="whether vectors are scaled to length 1")
 
+    @property
+    def signature(self) -> str:
+        """By which it is known whether an item's vector was made as this encoder would make it."""
+        return f"{self.name}@{self.revision}"
+
 
 class TextSpec(_Spec):
     """A sentence transformer: tokens in, a vector out."""
@@ -25,6 +31,15 @@ class TextSpec(_Spec):
     kind: Literal["text"] = "text"
     max_tokens: int = Field(256, ge=2, le=8192, description="what is longer is cut")
     pooling: Literal["mean", "cls"] = Field("mean", description="how a network that answers by token is pooled")
+    columns: tuple[str, ...] = Field(
+        TEXT_FIELDS, min_length=1, description="of an item, that its words are joined from; in upper or lower case"
+    )
+
+    @property
+    def signature(self) -> str:
+        """As of any encoder, and what it reads, where that is not the usual."""
+        read = "" if self.columns == TEXT_FIELDS else f"({','.join(self.columns)})"
+        return super().signature + read
 
 
 class ImageSpec(_Spec):

@@ -72,14 +72,14 @@ def _end_of(text: str, found: re.Match[str], name: str) -> int:
     return found.end()
 
 
-def words(record: Mapping[str, Any]) -> str:
-    """The words of an item: its title and description, joined; empty where it has none.
+def words(record: Mapping[str, Any], columns: Iterable[str] = TEXT_FIELDS) -> str:
+    """The words of an item: these of its fields, in upper or lower case, joined; empty where it has none.
 
     >>> words({"Title": "Red mug", "description": ["Large.", "Glazed"], "price": 3})
     'Red mug. Large. Glazed'
     """
     spelt = {name.lower(): value for name, value in record.items()}
-    return joined(spelt.get(name) for name in TEXT_FIELDS)
+    return joined(spelt.get(name.lower()) for name in columns)
 
 
 def joined(values: Iterable[object]) -> str:

@@ -68,8 +68,16 @@ def encode(
     only: Annotated[list[Kind] | None, typer.Option(help="Encode this alone; repeatable.")] = None,
     text: Annotated[str | None, typer.Option(help="Text encoder, by name.", show_default="see below")] = None,
     image: Annotated[str | None, typer.Option(help="Image encoder, by name.", show_default="see below")] = None,
-    text_columns: Annotated[str, typer.Option(help="Columns of words, joined.")] = "title,description",
-    image_columns: Annotated[str, typer.Option(help="Columns of picture paths; the first that is set.")] = "image",
+    text_columns: Annotated[
+        str | None,
+        typer.Option(help="Columns of words, joined.", show_default="those of last time, else title,description"),
+    ] = None,
+    image_columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns of picture paths; the first that is set.", show_default="those of last time, else image"
+        ),
+    ] = None,
     store: StoreOption = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to use.", show_default="OMP_NUM_THREADS, else all cores")
@@ -88,13 +96,13 @@ def encode(
     that is fitted to them first, see 'mts4mm encoders fit image'.
     """
     wanted = [kind.value for kind in only or list(Kind)]
-    columns = {Kind.TEXT.value: text_columns.split(","), Kind.IMAGE.value: image_columns.split(",")}
+    given = {Kind.TEXT.value: text_columns, Kind.IMAGE.value: image_columns}
     names = {Kind.TEXT.value: text, Kind.IMAGE.value: image}
     outcomes, skipped = encode_catalogue(
         directory,
         out or directory,
         {kind: names[kind] for kind in wanted},
-        columns,
+        {kind: columns.split(",") for kind, columns in given.items() if columns is not None},
         store,
         threads=threads or usual_threads(),
         replace=replace,
@@ -118,9 +126,10 @@ def encode_catalogue(
 ) -> tuple[list[Outcome], dict[str, str]]:
     """Encode behind progress bars; returns what was done by modality, and why others were left out.
 
+    A modality that ``columns`` does not name is read from those of last time, else from the usual.
     With ``fit``, an image encoder is fitted where there is none, once the words are encoded.
     """
-    from trainer.encoders.choice import NoEncoderError, choose_encoder
+    from trainer.encoders.choice import NoEncoderError, choose_columns, choose_encoder
     from trainer.encoders.encode import Source, encode_modality
     from trainer.encoders.linked import link_dataset
     from trainer.encoders.sources import Items, PictureSource, TextSource, read_items
@@ -131,9 +140,10 @@ def encode_catalogue(
     link_dataset(directory, out, list(names))
     outcomes, skipped = [], {}
     for modality, name in names.items():
-        found = items.columns(columns[modality])
+        sought = columns.get(modality) or choose_columns(modality, out)
+        found = items.columns(sought)
         if not found:
-            skipped[modality] = f"the items table has no column {' or '.join(columns[modality])}"
+            skipped[modality] = f"the items table has no column {' or '.join(sought)}"
             continue
         where = store or default_store()
         try:
@@ -156,7 +166,7 @@ def encode_catalogue(
                 encoder,
                 out,
                 threads=threads,
-                replace=replace,
+                overwrite=replace,
                 progress=progress,
             )
         outcomes.append(outcome)

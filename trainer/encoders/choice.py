@@ -1,12 +1,16 @@
-"""Which encoder a catalogue is encoded with, where the user does not say."""
+"""Which encoder a catalogue is encoded with, and from which columns, where the user does not say."""
 
 from pathlib import Path
 
 from shared.encoders import EncoderFolder, read_folder
+from shared.encoders.texts import TEXT_FIELDS
 from shared.errors import UserError
 from trainer.encoders.features_manifest import encoder_path, read_manifest
 from trainer.encoders.sentence_transformer import MINILM, add_sentence_transformer, minilm_folder
+from trainer.encoders.sources import IMAGE_FIELDS
 from trainer.encoders.store import encoder_place, find_encoder, list_encoders
+
+_USUAL_COLUMNS = {"text": TEXT_FIELDS, "image": IMAGE_FIELDS}
 
 
 class NoEncoderError(UserError):
@@ -36,6 +40,14 @@ def choose_encoder(store: Path, kind: str, name: str | None, out: Path) -> Encod
     if kind == "text" and wanted == MINILM and MINILM not in names:
         add_minilm(store)
     return find_encoder(store, kind, wanted)
+
+
+def choose_columns(kind: str, out: Path) -> tuple[str, ...]:
+    """The columns that the features that are there were made from; the usual where those were among them."""
+    manifest, usual = read_manifest(out, kind), _USUAL_COLUMNS[kind]
+    if manifest is None or {column.lower() for column in manifest.fields} <= set(usual):
+        return usual
+    return manifest.fields
 
 
 def add_minilm(store: Path) -> None:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from shared import durable
-from shared.encoders import Encoder, EncoderFolder, PictureError, open_encoder, write_folder
+from shared.encoders import Encoder, EncoderFolder, PictureError, TextSpec, open_encoder, write_folder
 from shared.encoders.encoder import BATCH, Tokens
 from shared.encoders.folder import file_digest
 from shared.errors import UserError
@@ -81,7 +81,7 @@ def encode_modality(
     out: Path,
     *,
     threads: int,
-    replace: bool = False,
+    overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Outcome:
     """Write ``<modality>_feat.npy``, its manifest and its encoder to ``out``.
@@ -93,18 +93,18 @@ def encode_modality(
         folder: the encoder.
         out: an existing folder.
         threads: for preparing contents, and for the network.
-        replace: whether features that were not made here may be written over.
+        overwrite: whether features that were not made here may be written over.
         progress: told how far it is.
 
     Raises:
         UserError: no item could be encoded, the place is taken or cannot be written, or another process is at it.
     """
     with _writing(out):
-        if not replace and features_path(out, modality).exists() and not manifest_path(out, modality).exists():
+        if not overwrite and features_path(out, modality).exists() and not manifest_path(out, modality).exists():
             raise UserError(
                 f"{features_path(out, modality)}: was not made by 'mts4mm encode'; move it away, or give --replace"
             )
-        run = _Run(modality, source, item_ids, folder, out, open_encoder(folder, threads))
+        run = _Run(modality, source, item_ids, _reading(folder, source.columns), out, open_encoder(folder, threads))
         with ThreadPoolExecutor(threads) as pool:
             return run.finish(pool, progress)
 
@@ -119,6 +119,13 @@ def _writing(out: Path) -> Iterator[None]:
         raise UserError(f"{out}: another process is encoding into this folder; wait for it or stop it") from None
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); give another folder with --out") from error
+
+
+def _reading(folder: EncoderFolder, columns: tuple[str, ...]) -> EncoderFolder:
+    """An encoder that knows which columns its words come from, for the items that come later."""
+    if not isinstance(folder.spec, TextSpec):
+        return folder
+    return replace(folder, spec=folder.spec.model_copy(update={"columns": columns}))
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def encode_new(places: Places, modalities: Sequence[str], item_ids: Sequence[str
 def _encode(places: Places, modality: str, faults: dict[str, str]) -> dict[str, NDArray[np.float32] | None]:
     """What the encoder makes of the items that it has not seen, by id; and it is noted, that nobody need ask again."""
     folder = read_folder(encoder_path(places.tonight, modality))
-    name = f"{folder.spec.name}@{folder.spec.revision}"
+    name = folder.spec.signature
     waiting = [each for each in additions.read(places.additions) if each.lacks(modality, name)]
     if not waiting:
         return {}
@@ -101,7 +101,7 @@ def _encode(places: Places, modality: str, faults: dict[str, str]) -> dict[str, 
 
 def _vector(encoder: Encoder[Any, Any], addition: Addition, store: Path) -> NDArray[np.float32] | None:
     if isinstance(encoder, TextEncoder):
-        vector: NDArray[np.float32] = encoder.encode([words(addition.metadata)])[0]
+        vector: NDArray[np.float32] = encoder.encode([words(addition.metadata, encoder.spec.columns)])[0]
         return vector
     picture = kept_picture(store, addition.item_id) if isinstance(encoder, ImageEncoder) else None
     return None if picture is None else encoder.encode([picture])[0]

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from shared.encoders import EncoderFolder
+from shared.encoders.folder import read_folder
 from shared.errors import UserError
+from trainer.cli.encoders import encode_catalogue
 from trainer.dataset import load_dataset
 from trainer.encoders import encode as encoding
 from trainer.encoders.encode import Outcome, encode_modality
-from trainer.encoders.features_manifest import read_manifest
+from trainer.encoders.features_manifest import encoder_path, read_manifest
 from trainer.encoders.linked import link_dataset
 from trainer.encoders.sources import PictureSource, TextSource, read_items
 from trainer.encoders.store import add_image_network, add_text_network
@@ -229,7 +231,7 @@ def test_features_from_elsewhere_are_not_written_over(catalogue: Catalogue, word
     with pytest.raises(UserError, match="was not made by 'mts4mm encode'"):
         encode_words(shop, words)
     np.testing.assert_array_equal(features(shop), np.ones((1, 2)))
-    encode_words(shop, words, replace=True)
+    encode_words(shop, words, overwrite=True)
     np.testing.assert_allclose(features(shop), [shares("red", "mug")])
 
 
@@ -285,3 +287,31 @@ def test_encoders_are_known_only_while_the_features_are_theirs(catalogue: Catalo
     assert load_dataset(shop).encoders.keys() == {"text"}
     np.save(shop / "text_feat.npy", np.ones((3, 4), np.float32))
     assert load_dataset(shop).encoders == {}
+
+
+def test_the_columns_that_words_came_from_are_kept_and_read_again(
+    catalogue: Catalogue, words: EncoderFolder, store: Path
+) -> None:
+    shop = catalogue(
+        {"item_id": "a", "Title": "red", "kind": "mug", "description": "lamp"},
+        {"item_id": "b", "Title": "blue", "kind": "lamp", "description": "mug"},
+    )
+    chosen = {"text": ["kind", "title"]}
+    for columns, made in ((chosen, 2), ({}, 0)):
+        (outcome,), skipped = encode_catalogue(shop, shop, {"text": "words"}, columns, store, threads=1)
+        assert (outcome.encoded, skipped) == (made, {})
+        expected = [shares("mug", "[UNK]", "red"), shares("lamp", "[UNK]", "blue")]
+        np.testing.assert_allclose(features(shop), expected, atol=1e-6)
+        kept = read_folder(encoder_path(shop, "text"))
+        assert kept.spec.columns == read_manifest(shop, "text").fields == ("kind", "Title")
+        assert kept.digest == words.digest, "the same words still give the same vectors"
+        assert kept.spec.signature != words.spec.signature
+
+
+def test_a_description_that_comes_later_is_read_as_well(
+    catalogue: Catalogue, words: EncoderFolder, store: Path
+) -> None:
+    for item in ({"item_id": "a", "title": "red"}, {"item_id": "a", "title": "red", "description": "mug"}):
+        shop = catalogue(item)
+        encode_catalogue(shop, shop, {"text": "words"}, {}, store, threads=1)
+    np.testing.assert_allclose(features(shop), [shares("red", "[UNK]", "mug")], atol=1e-6)

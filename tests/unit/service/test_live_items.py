@@ -187,8 +187,9 @@ def with_encoders(folder: Path) -> Dataset:
     """The shop of two tastes, for red mugs and for blue lamps, whose words and pictures two networks read."""
     folder.mkdir()
     network, tokenizer = word_network(folder / "words.onnx"), word_tokenizer(folder / "tokenizer.json")
+    words = {"normalise": False, "columns": ["kind", "title"]}
     encoders = {
-        "text": add_text_network(folder / "store", "words", network, tokenizer, {"normalise": False}),
+        "text": add_text_network(folder / "store", "words", network, tokenizer, words),
         "image": add_image_network(folder / "store", "colours", colour_network(folder / "colours.onnx"), PLAIN),
     }
     generator, kinds = np.random.default_rng(1), np.arange(ITEMS) % 2
@@ -213,7 +214,8 @@ def test_words_and_a_picture_alone_place_an_item_as_the_features_that_the_encode
     red = picture(colour=(255, 0, 0))
     with TestClient(create_app(Settings(models=tmp_path / "m"))) as http:
         shop = Client("http://testserver", http=http)
-        answer = shop.put_item("by-content", PutItemRequest(metadata={"title": "Red mug"}, image=red))
+        metadata = {"Kind": "Red mug", "description": "Blue lamp, which the model's words do not come from"}
+        answer = shop.put_item("by-content", PutItemRequest(metadata=metadata, image=red))
         assert (answer.known, sorted(answer.modalities)) == (False, ["image", "text"])
         for name, words, channels in (("red", RED_MUG, [1.0, 0, 0]), ("blue", BLUE_LAMP, [0, 0, 1.0])):
             shop.put_item(name, PutItemRequest(features={"text": words.tolist(), "image": channels}))
