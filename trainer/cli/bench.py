@@ -1,6 +1,8 @@
 """``mts4mm bench``: measurements as commands; nothing here passes or fails on a time."""
 
+import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +20,15 @@ from trainer.cli.encoders import FIT_EPOCHS
 if TYPE_CHECKING:
     from trainer.measurement.serving import Served
 
-app = typer.Typer(help="Measure; every figure in the documents comes from one of these.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def measure() -> None:
+    """Measure; every figure in the documents comes from one of these."""
+    # what a measurement has started, and its temporary folders, go with it however it is ended
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
 
 app.command("train")(bench_train.train)
 app.command("index")(bench_index.index)
