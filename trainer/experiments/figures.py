@@ -194,7 +194,7 @@ def _efficiency(rows: Sequence[Row], recipe: Recipe) -> Figure:
         if cost == "student_parameters_millions":
             below = [summary.figures[cost].mean for summary in summaries]
             _bars(axes, summaries, "teacher_parameters_millions", _ALONE, "teachers", below)
-            axes.legend(fontsize=8)
+            _share_legend(figure, axes, [])
         axes.set_xlabel(heading)
         axes.set_xlim(left=0)
         axes.locator_params(axis="x", nbins=4)
