@@ -72,10 +72,10 @@ def _end_of(text: str, found: re.Match[str], name: str) -> int:
     return found.end()
 
 
-def words(record: Mapping[str, Any], columns: Iterable[str] = TEXT_FIELDS) -> str:
+def words(record: Mapping[str, Any], columns: Iterable[str]) -> str:
     """The words of an item: these of its fields, in upper or lower case, joined; empty where it has none.
 
-    >>> words({"Title": "Red mug", "description": ["Large.", "Glazed"], "price": 3})
+    >>> words({"Title": "Red mug", "description": ["Large.", "Glazed"], "price": 3}, TEXT_FIELDS)
     'Red mug. Large. Glazed'
     """
     spelt = {name.lower(): value for name, value in record.items()}
