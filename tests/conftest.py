@@ -1,10 +1,17 @@
 """What holds for all tests."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 import redis
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what the tests start, even if a shell runs the tests in the background, where it is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

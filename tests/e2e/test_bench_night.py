@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from shared import artifact
 from tests.e2e.conftest import Cli, Trained
+from tests.processes import started
 
 WORDS = (
     "--events",
@@ -54,9 +54,9 @@ def test_a_night_is_measured_by_step(cli: Cli, trained: Trained, tmp_path: Path)
 def test_ended_half_way_it_takes_its_night_and_its_folder_with_it(trained: Trained, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "trainer.cli", "bench", "night", trained.shop, *WORDS]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.PIPE) as bench:
+    with started(command, env=environment) as bench:
         while not _processes_of(tmp_path):
-            assert bench.poll() is None, bench.stderr.read()
+            assert bench.poll() is None
             time.sleep(0.05)
         bench.send_signal(signal.SIGTERM)
         assert bench.wait(60) == 128 + signal.SIGTERM

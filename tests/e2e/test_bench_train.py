@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Cli, Trained
+from tests.processes import started
 
 pytestmark = pytest.mark.slow
 SMALL = ("--set", "width=8", "--set", "neighbours=5", "--set", "linear_candidates=30")
@@ -65,7 +66,7 @@ def test_a_killed_training_is_said_to_be_and_leaves_no_files(trained: Trained, t
     words = ["bench", "train", str(trained.shop), "--recipe", "demo", "--epochs", "300"]
     command = [sys.executable, "-m", "trainer.cli", *words]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with started(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("mts4mm-bench-*/metrics.jsonl")):
             assert time.monotonic() < deadline
@@ -74,7 +75,7 @@ def test_a_killed_training_is_said_to_be_and_leaves_no_files(trained: Trained, t
         (trainer,) = [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
         os.kill(int(trainer), signal.SIGKILL)
         _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
+        assert process.returncode == 1
     assert "exit code -9" in said
     assert not list(tmp_path.glob("mts4mm-bench-*"))
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from shared import artifact
 from shared.api_keys import digest
 from tests.e2e.conftest import Cli, Trained
+from tests.processes import started
 
 pytestmark = pytest.mark.slow
 
@@ -152,24 +154,17 @@ def test_formats_agree(cli: Cli, trained: Trained, tmp_path: Path) -> None:
 
 
 def test_the_demo_serves_what_it_trained_and_ctrl_c_ends_it_all(tmp_path: Path) -> None:
-    port = free_port()
-    words = ["demo", "--folder", tmp_path, "--port", port]
-    with subprocess.Popen(
-        [sys.executable, "-m", "trainer.cli", *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        wait_for(f"http://127.0.0.1:{port}/health", seconds=420)
+    command = [sys.executable, "-m", "trainer.cli", "demo", "--folder", tmp_path, "--port", 0]
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while not (serving := re.search(r"serving on http://127.0.0.1:(\d+) until Ctrl-C", process.stderr.readline())):
+            assert process.poll() is None
+        port = int(serving[1])
         answer = ask(port, {"user_id": "u0002", "k": 4})
         assert len(answer["items"]) == 4
         assert all(item["metadata"]["title"] for item in answer["items"])
-        assert process.stderr is not None
-        while "until Ctrl-C" not in process.stderr.readline():
-            assert process.poll() is None
         os.killpg(process.pid, signal.SIGINT)
-        printed, _ = process.communicate(timeout=30)
+        printed, _ = process.communicate(timeout=60)
         assert process.returncode == 0
     assert f"curl -s http://127.0.0.1:{port}/recommend" in printed
     with pytest.raises(OSError, match="refused"):

@@ -111,6 +111,7 @@ def free_port(wanted: int) -> int:
 def _serve_until_interrupted(url: str) -> None:
     try:
         output.say(f"serving on {url} until Ctrl-C; look at {url}/console, or at {url}/docs for the API")
-        signal.pause()
+        while True:  # a pause without end could begin just after the signal
+            time.sleep(1)
     except KeyboardInterrupt:
         output.say("\nstopping")

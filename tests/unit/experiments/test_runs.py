@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from shared import durable
 from shared.errors import UserError
+from tests.processes import started
 from trainer.cli.app import app
 from trainer.dataset import TEST, TRAIN, Dataset
 from trainer.experiments.own_process import train_in_own_process
@@ -108,14 +109,15 @@ def test_a_killed_experiment_goes_on_where_it_was(shop: Path, tmp_path: Path) ->
         arguments += ["--set", setting]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     command = [sys.executable, "-m", "trainer.cli", *arguments, "--out", str(killed)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+    with started(command, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             logs = list(killed.glob(".runs/*/metrics.jsonl"))
             if logs and len(logs[0].read_bytes().splitlines()) >= 5:
                 break
             time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
     (checkpoint,) = killed.glob(".runs/*/checkpoint.pt")
     done = (checkpoint.parent / "metrics.jsonl").read_bytes().splitlines()[:4]
     assert not (killed / "main.csv").exists()

@@ -15,6 +15,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from shared.errors import DivergenceError, UserError
+from tests.processes import started
 from trainer.dataset import Dataset
 from trainer.distill import LOSS_TERMS, Distillation, make_batch
 from trainer.evaluation import Holdout, evaluate
@@ -189,7 +190,7 @@ def test_killed_by_the_system_at_any_moment_and_resumed(small_dataset: Dataset, 
     folder = tmp_path / "killed"
     command = [sys.executable, "-c", KILLED, str(handed), str(folder), str(torch.get_num_threads())]
     for delay in (0.3, 0.7, 1.1):
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        with started(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()
             time.sleep(delay)

@@ -18,6 +18,7 @@ import torch
 from typer.testing import CliRunner
 
 from shared.errors import UserError
+from tests.processes import started
 from trainer import tuning
 from trainer.cli.app import app
 from trainer.dataset import TEST, Dataset
@@ -128,12 +129,13 @@ def test_killed_in_a_trial_the_study_is_still_good(search: Search, tmp_path: Pat
     handed, folder = tmp_path / "search", tmp_path / "killed"
     handed.write_bytes(pickle.dumps(search))
     command = [sys.executable, "-c", KILLED, str(handed), str(folder), str(torch.get_num_threads())]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with started(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline()
         with pytest.raises(UserError, match="another process"):
             tune(search, folder, 3, CPU)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
+        process.wait()
     assert len(rows(folder)) == 1
     assert load_recipe(str(folder / "best.yaml"))
     resumed = tune(search, folder, 3, CPU)
@@ -292,13 +294,13 @@ def test_the_command_is_interrupted_cleanly_and_taken_up_again(tmp_path: Path) -
     shop, out = tmp_path / "shop", tmp_path / "study"
     subprocess.run(mts4mm("demo-data", shop, "--users", 60, "--items", 60), check=True, capture_output=True)
     command = mts4mm("tune", shop, "--out", out, "--recipe", "demo", "--set", "width=8", "--epochs", 2, "--trials", 400)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
+    with started(command, stderr=subprocess.PIPE, text=True) as process:
         while not (out / "best.yaml").exists():
+            assert process.poll() is None
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
-    assert process.returncode == 130
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 130
     assert "Traceback" not in said
     assert "give the same command again" in said
     with sqlite3.connect(out / "study.db") as database:
