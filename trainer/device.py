@@ -15,7 +15,7 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto``, ``cpu`` or ``cuda`` as a device; on a CPU, torch and faiss are told how many cores there are.
+    """``auto``, ``cpu`` or ``cuda`` as a device; torch and faiss are told how many cores there are.
 
     Raises:
         UsageError: CUDA is asked for and there is none, or the name is none of the three.
@@ -25,12 +25,12 @@ def choose_device(name: str) -> torch.device:
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu or auto")
-    if name != "cpu" and available:
-        return torch.device("cuda")
-    _keep_freed_memory()
     threads = usable_cores()
     torch.set_num_threads(threads)
     faiss.omp_set_num_threads(threads)
+    if name != "cpu" and available:
+        return torch.device("cuda")
+    _keep_freed_memory()
     return torch.device("cpu")
 
 

@@ -73,9 +73,11 @@ def propagation(
     dataset: Annotated[Path, typer.Argument(help="Dataset directory whose user-item graph is used.")],
     width: Annotated[int, typer.Option(min=1, help="Embedding width.")] = 64,
     repeats: Annotated[int, typer.Option(min=1, help="Timings of each; the median is printed.")] = 20,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; scipy's is always on the CPU.")] = "cpu",
     json_: output.JsonOption = False,
 ) -> None:
     """Milliseconds of one propagation over the user-item graph: ours, scipy's CSR product, torch.sparse."""
+    import numpy as np
     import torch
 
     from trainer import graph
@@ -83,26 +85,27 @@ def propagation(
     from trainer.device import choose_device
     from trainer.propagation import Propagator
 
-    device = choose_device("cpu")
+    where = choose_device(device)
+    settle: Callable[[], None] = torch.cuda.synchronize if where.type == "cuda" else lambda: None
     adjacency = graph.symmetric_normalisation(graph.bipartite_adjacency(load_dataset(dataset).interactions(TRAIN)))
-    embeddings = torch.randn(adjacency.shape[0], width)
-    ours = Propagator(adjacency, device)
+    dense = np.random.default_rng(0).standard_normal((adjacency.shape[0], width), dtype=np.float32)
+    embeddings = torch.from_numpy(dense).to(where)
+    ours = Propagator(adjacency, where)
     sparse = torch.sparse_csr_tensor(
         torch.as_tensor(adjacency.indptr), torch.as_tensor(adjacency.indices), torch.as_tensor(adjacency.data)
-    )
-    dense = embeddings.numpy()
+    ).to(where)
     milliseconds = {
-        "embedding_bag (ours)": _median_ms(lambda: ours(embeddings), repeats),
+        "embedding_bag (ours)": _median_ms(lambda: ours(embeddings), repeats, settle),
         "scipy csr": _median_ms(lambda: adjacency @ dense, repeats),
-        "torch.sparse csr": _median_ms(lambda: sparse @ embeddings, repeats),
+        "torch.sparse csr": _median_ms(lambda: sparse @ embeddings, repeats, settle),
     }
     if json_:
-        output.print_json({"threads": torch.get_num_threads(), "milliseconds": milliseconds})
+        output.print_json({"device": where.type, "threads": torch.get_num_threads(), "milliseconds": milliseconds})
         return
     best = milliseconds["embedding_bag (ours)"]
     rows = [(name, f"{value:.2f}", f"{value / best:.1f}") for name, value in milliseconds.items()]
     output.print_table(
-        f"{adjacency.nnz} non-zeros, width {width}, {torch.get_num_threads()} threads",
+        f"{adjacency.nnz} non-zeros, width {width}, {where.type}, {torch.get_num_threads()} threads",
         ("product", "ms", "x ours"),
         rows,
     )
@@ -283,11 +286,13 @@ def _print_figures(title: str, figures: dict[str, list[dict[str, float]]], as_js
     output.print_table(title, ("median [min, max]", *METRICS), rows)
 
 
-def _median_ms(call: Callable[[], object], repeats: int) -> float:
+def _median_ms(call: Callable[[], object], repeats: int, settle: Callable[[], None] = lambda: None) -> float:
     call()
     timings = []
     for _ in range(repeats):
+        settle()
         started = time.perf_counter()
         call()
+        settle()
         timings.append(1e3 * (time.perf_counter() - started))
     return statistics.median(timings)

@@ -203,13 +203,17 @@ def _print_growth(costs: list[TrainingCost], exponents: dict[str, float | None],
             f"{cost.preparation_seconds:.1f}",
             f"{cost.evaluation_seconds:.2f}",
             f"{cost.peak_memory_mb:.0f}",
+            *([] if cost.peak_device_memory_mb is None else [f"{cost.peak_device_memory_mb:.0f}"]),
+            f"{cost.bandwidth.propagation_ms:.1f}",
+            f"{cost.bandwidth.least_share:.0%} to {cost.bandwidth.most_share:.0%}",
             f"{cost.validation['recall@20']:.4f}",
         )
         for cost in costs
     ]
-    columns = ("interactions", "users x items", "steps x batch", "epoch, s", "preparation, s", "evaluation, s")
+    columns = ["interactions", "users x items", "steps x batch", "epoch, s", "preparation, s", "evaluation, s"]
+    columns += ["peak MB"] if costs[0].peak_device_memory_mb is None else ["peak MB", "on the GPU"]
     title = f"synthetic shops, width {recipe.width}, {costs[0].device}, {costs[0].threads} threads"
-    output.print_table(title, (*columns, "peak MB", "R@20"), rows)
+    output.print_table(title, (*columns, "a propagation, ms", "of a copy's speed", "R@20"), rows)
     for name, exponent in exponents.items():
         if exponent is not None:
             output.stdout.print(f"{EXPONENTS[name]} grows like interactions ^ {exponent:.2f}", highlight=False)

@@ -50,10 +50,11 @@ def _register(name: str) -> None:
             typer.Option("--set", metavar="KEY=VALUE", help="Set one value of the recipe; repeatable."),
         ] = None,
         seeds: Annotated[int, typer.Option(min=1, help="Training seeds 0, 1, ...; error bars from 2 on.")] = 1,
+        jobs: Annotated[int, typer.Option(min=1, help="Trainings at once; they share the cores.")] = 1,
         device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
         json_: output.JsonOption = False,
     ) -> None:
-        _conduct(name, dataset, out, recipe, set_ or [], seeds, device, as_json=json_)
+        _conduct(name, dataset, out, recipe, set_ or [], seeds, jobs, device, as_json=json_)
 
 
 for _name in EXPERIMENTS:
@@ -82,7 +83,16 @@ def report(
 
 
 def _conduct(
-    name: str, directory: Path, out: Path, recipe: str, overrides: list[str], seeds: int, device: str, *, as_json: bool
+    name: str,
+    directory: Path,
+    out: Path,
+    recipe: str,
+    overrides: list[str],
+    seeds: int,
+    jobs: int,
+    device: str,
+    *,
+    as_json: bool,
 ) -> None:
     _require_extra()
     from trainer.dataset import load_dataset
@@ -95,13 +105,15 @@ def _conduct(
     definition = experiment(name)
     if definition.single_seed and seeds > 1:
         raise UsageError(f"--seeds {seeds}: {name} is about one model; leave it out")
+    if definition.own_process and jobs > 1:
+        raise UsageError(f"--jobs {jobs}: {name} measures time, and trainings at once disturb each other; leave it out")
     chosen = load_recipe(recipe, overrides)
     where = choose_device(device)
     _make_folder(out)
     with output.reading(directory) as progress:
         data = load_dataset(directory, progress=progress)
     with _shown_progress() as watch:
-        findings = conduct(definition, Setting(directory, data, chosen, seeds, out, where), watch)
+        findings = conduct(definition, Setting(directory, data, chosen, seeds, out, where, jobs), watch)
     request = Request(definition, data, recipe, overrides, chosen, seeds, out)
     files = write_files(request, findings)
     _print_findings(request, findings, files, as_json=as_json)

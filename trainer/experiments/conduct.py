@@ -1,6 +1,8 @@
 """An experiment from beginning to end: every training once, then its rows."""
 
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,11 +10,12 @@ import torch
 
 from shared.errors import UserError
 from trainer.dataset import Dataset
+from trainer.device import usable_cores
 from trainer.experiments.corruption import corrupted
 from trainer.experiments.definitions import Experiment
 from trainer.experiments.own_process import train_in_own_process
 from trainer.experiments.plans import Outcome, Trial
-from trainer.experiments.runs import Result, run_folder, train_once
+from trainer.experiments.runs import RESULT_FILE, Result, run_folder, train_once
 from trainer.experiments.tables import Row
 from trainer.recipe import Recipe
 from trainer.training import Listener
@@ -40,6 +43,7 @@ class Setting:
         dataset: the same, read.
         seeds: each training is done with seeds 0, 1, ... below it.
         out: folder that the trainings are kept in.
+        jobs: how many trainings go on at once, each in a process of its own; they share the cores.
     """
 
     directory: Path
@@ -48,6 +52,7 @@ class Setting:
     seeds: int
     out: Path
     device: torch.device
+    jobs: int = 1
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,12 @@ def conduct(experiment: Experiment, setting: Setting, watch: Watch) -> Findings:
     """
     plan = experiment.plan(setting.recipe, setting.dataset)
     trainings = [(trial, seed) for trial in plan.trials for seed in range(setting.seeds)]
+    if setting.jobs > 1:
+        _train_side_by_side(trainings, setting, watch)
     rows: list[Row] = []
     results: dict[Path, Result] = {}
     for done, (trial, seed) in enumerate(trainings):
-        name = f"{trial.name}, seed {seed}" if setting.seeds > 1 else trial.name
+        name = _name(trial, seed, setting)
         watch.trial(done, len(trainings), name, trial.recipe.epochs)
         outcome = _outcome(experiment, trial, seed, setting, watch.listener, name)
         results[outcome.folder] = outcome.result
@@ -85,12 +92,53 @@ def conduct(experiment: Experiment, setting: Setting, watch: Watch) -> Findings:
     return Findings(rows, list(results.values()), plan.remarks)
 
 
+def _name(trial: Trial, seed: int, setting: Setting) -> str:
+    return f"{trial.name}, seed {seed}" if setting.seeds > 1 else trial.name
+
+
+def _train_side_by_side(trainings: Sequence[tuple[Trial, int]], setting: Setting, watch: Watch) -> None:
+    """Have every training done that is not yet; their rows are left to whoever comes after.
+
+    When one fails, or this process is interrupted, those that are going on are ended, and go on with the next call.
+    """
+    missing = {}
+    for trial, seed in trainings:
+        folder = run_folder(setting.out, _data(trial, seed, setting), trial.recipe, seed)
+        if not (folder / RESULT_FILE).exists():
+            missing[folder] = (trial, seed)
+    cores = max(1, usable_cores() // setting.jobs)
+
+    def train(folder: Path, trial: Trial, seed: int) -> Result:
+        return train_in_own_process(
+            folder, setting.directory, trial.recipe, seed, setting.device, Listener(), trial.corruption, cores
+        )
+
+    pool = ThreadPoolExecutor(setting.jobs)
+    try:
+        unfinished = {pool.submit(train, folder, *of): _name(*of, setting) for folder, of in missing.items()}
+        total = len(unfinished)
+        while unfinished:
+            watch.trial(total - len(unfinished), total, f"{setting.jobs} at once", 1)
+            for future in wait(unfinished, return_when=FIRST_COMPLETED).done:
+                name = unfinished.pop(future)
+                try:
+                    future.result()
+                except UserError as error:
+                    raise type(error)(f"{name}: {error}") from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+
+def _data(trial: Trial, seed: int, setting: Setting) -> Dataset:
+    return setting.dataset if trial.corruption is None else corrupted(setting.dataset, trial.corruption, seed)
+
+
 def _outcome(
     experiment: Experiment, trial: Trial, seed: int, setting: Setting, listener: Listener, name: str
 ) -> Outcome:
-    dataset = setting.dataset
-    if trial.corruption is not None:
-        dataset = corrupted(dataset, trial.corruption, seed)
+    dataset = _data(trial, seed, setting)
     folder = run_folder(setting.out, dataset, trial.recipe, seed, own_process=experiment.own_process)
     try:
         if experiment.own_process:
