@@ -21,7 +21,7 @@ from torch import Tensor
 from trainer.evaluation import Holdout, evaluate_scores
 from trainer.focus import best_entries, focused
 from trainer.joined_scores import JoinedScores, standardised_scale
-from trainer.linear_teacher import LinearTeacher
+from trainer.linear_teacher import LinearTeacher, standardised
 
 Scores = Callable[[NDArray[np.int64]], Tensor]
 Product = Callable[[Tensor], Tensor]
@@ -36,13 +36,6 @@ MOST_PAIRS = 4_000_000_000
 def can_decompose(linear: LinearTeacher, users: int) -> bool:
     """Whether the linear teacher has a score for every pair of user and item, and these are few enough."""
     return linear.covers_all and users * linear.catalogue <= MOST_PAIRS
-
-
-def standardised(scores: Tensor) -> Tensor:
-    """Rows (n, items) with mean 0 and standard deviation 1; zeros where all scores are equal."""
-    deviation, mean = torch.std_mean(scores, dim=1, keepdim=True, correction=0)
-    scale = torch.where(deviation > 0, 1 / deviation, 0.0)
-    return (scores - mean).mul_(scale)
 
 
 def blended(student: Tensor, linear: Tensor, weights: Tensor) -> Tensor:
@@ -79,8 +72,7 @@ def consolidate(
     def blend(weight: float) -> Scores:
         def scores(chosen: NDArray[np.int64]) -> Tensor:
             rows = torch.as_tensor(chosen, device=student.device)
-            of_linear = torch.from_numpy(linear.scores(chosen)).to(student.device)
-            return blended(student[rows] @ student[users:].T, of_linear, weight * by_history[rows])
+            return blended(student[rows] @ student[users:].T, linear.scores(chosen), weight * by_history[rows])
 
         return scores
 

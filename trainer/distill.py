@@ -139,7 +139,7 @@ class Distillation:
         if not can_decompose(linear, self._inputs.interactions.shape[0]):
             return
         users, items = nearest_embeddings(
-            lambda chosen: torch.from_numpy(linear.scores(chosen)).to(self._inputs.device),
+            linear.scores,
             self._inputs.interactions.shape,
             self._recipe.width,
             seed,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainer.linear_teacher import LinearTeacher
-from trainer.propagation import SparseRows
+from trainer.propagation import SparseRows, sparse_rows
 
 
 class JoinedScores:
@@ -53,7 +53,7 @@ class JoinedScores:
         return of_student + of_linear - (self._offset * of_users).sum(dim=0)
 
     def _both_ways(self, matrix: sp.csr_matrix) -> tuple[SparseRows, SparseRows]:
-        return SparseRows(matrix, self.device), SparseRows(matrix.T.tocsr(), self.device)
+        return sparse_rows(matrix, self.device), sparse_rows(matrix.T.tocsr(), self.device)
 
 
 def standardised_scale(users: Tensor, centred_items: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.propagation import SparseRows
+from trainer.propagation import SparseRows, sparse_rows
 
 USER_DEGREE_POWER = 0.25
 ITEM_DEGREE_POWER = 0.1
@@ -52,10 +52,16 @@ class LinearTeacher:
     Attributes:
         items: (covered,) the items that it covers, rising.
         catalogue: how many items there are.
+        device: that its scores are on.
     """
 
     def __init__(
-        self, interactions: sp.csr_matrix, weights: sp.csr_matrix, items: NDArray[np.int64], catalogue: int
+        self,
+        interactions: sp.csr_matrix,
+        weights: sp.csr_matrix,
+        items: NDArray[np.int64],
+        catalogue: int,
+        device: torch.device,
     ) -> None:
         """A teacher from its parts.
 
@@ -64,11 +70,14 @@ class LinearTeacher:
             weights: B, (covered, covered).
             items: (covered,) which items these are, rising.
             catalogue: how many items there are.
+            device: to score on.
         """
         self._interactions = interactions
         self._weights = weights
         self.items = items
         self.catalogue = catalogue
+        self.device = device
+        self._of_items = None if device.type == "cpu" else sparse_rows(weights.T.tocsr(), device)
 
     def standardisation(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Each user's mean of ``Y B`` over the covered items and 1 / its standard deviation (0 for 0), (users,) each.
@@ -92,21 +101,17 @@ class LinearTeacher:
         """Whether it has a score for every item."""
         return len(self.items) == self.catalogue
 
-    def scores(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+    def scores(self, users: NDArray[np.int64]) -> Tensor:
         """(users, covered), each row with mean 0 and standard deviation 1; all zero for a user it knows nothing of."""
-        raw: NDArray[np.float32] = (self._interactions[users] @ self._weights).toarray()
-        raw -= raw.mean(axis=1, keepdims=True)
-        deviation = raw.std(axis=1, keepdims=True)
-        standardised: NDArray[np.float32] = np.divide(raw, deviation, out=np.zeros_like(raw), where=deviation > 0)
-        return standardised
+        return standardised(self._raw(self._interactions[users]))
 
-    def scores_of_catalogue(self, users: NDArray[np.int64]) -> NDArray[np.float32]:
+    def scores_of_catalogue(self, users: NDArray[np.int64]) -> Tensor:
         """(users, items), -inf for items that it does not cover: it never recommends them."""
         covered = self.scores(users)
         if self.covers_all:
             return covered
-        scores = np.full((len(users), self.catalogue), -np.inf, np.float32)
-        scores[:, self.items] = covered
+        scores = covered.new_full((len(users), self.catalogue), -torch.inf)
+        scores[:, torch.as_tensor(self.items, device=self.device)] = covered
         return scores
 
     def ranking(self, users: NDArray[np.int64], candidates: Tensor, temperature: float) -> Tensor:
@@ -114,12 +119,39 @@ class LinearTeacher:
 
         Args:
             users: indices of users.
-            candidates: indices of items that it covers, on the device that the answer shall be on.
+            candidates: indices of items that it covers, on its device.
             temperature: in standard deviations of a user's scores.
         """
-        scores = torch.from_numpy(self.scores(users)).to(candidates.device)
-        places = torch.searchsorted(torch.as_tensor(self.items, device=candidates.device), candidates)
-        return torch.softmax(scores.index_select(1, places) / temperature, dim=1)
+        places = torch.searchsorted(torch.as_tensor(self.items, device=self.device), candidates)
+        return torch.softmax(self.scores(users).index_select(1, places) / temperature, dim=1)
+
+    def _raw(self, taken: sp.csr_matrix) -> Tensor:
+        """``taken @ B`` of some users' rows; on a CPU as a product of two sparse matrices, which a GPU is slow at."""
+        if self._of_items is None:
+            return torch.from_numpy((taken @ self._weights).toarray())
+        return densely_multiplied(taken, self._of_items, self.device)
+
+
+def densely_multiplied(rows: sp.csr_matrix, transposed: SparseRows, device: torch.device) -> Tensor:
+    """``rows @ B`` by way of ``(B^T @ rows^T)^T``, with ``rows^T`` dense: (n, columns of B).
+
+    Args:
+        rows: (n, rows of B), few enough to be made dense.
+        transposed: B^T.
+        device: that it is on.
+    """
+    entries = rows.tocoo()
+    row, column, value = (torch.as_tensor(each, device=device) for each in (entries.row, entries.col, entries.data))
+    dense = torch.zeros(rows.shape[1], rows.shape[0], device=device)
+    dense[column, row] = value
+    return transposed.product(dense).T
+
+
+def standardised(scores: Tensor) -> Tensor:
+    """Rows (n, items) with mean 0 and standard deviation 1; zeros where all scores are equal."""
+    deviation, mean = torch.std_mean(scores, dim=1, keepdim=True, correction=0)
+    scale = torch.where(deviation > 0, 1 / deviation, 0.0)
+    return (scores - mean).mul_(scale)
 
 
 def fit_linear_teacher(
@@ -154,7 +186,7 @@ def fit_linear_teacher(
             rows.append(np.sqrt(weight) * (item_graph + sp.eye(len(items), dtype=np.float32)))
     weights = regression(sp.vstack(rows, format="csr", dtype=np.float32), ridge, device, progress)
     scaled = sp.diags(items**-ITEM_DEGREE_POWER) @ weights @ sp.diags(items**ITEM_DEGREE_POWER)
-    return LinearTeacher(known, scaled.tocsr().astype(np.float32), covered, interactions.shape[1])
+    return LinearTeacher(known, scaled.tocsr().astype(np.float32), covered, interactions.shape[1], device)
 
 
 def covered_items(interactions: sp.csr_matrix) -> NDArray[np.int64]:
@@ -224,8 +256,8 @@ class _GramPlusRidge:
     """``X^T X + ridge I`` as an operator, with its diagonal."""
 
     def __init__(self, rows: sp.csr_matrix, ridge: float, device: torch.device) -> None:
-        self._rows = SparseRows(rows, device)
-        self._columns = SparseRows(rows.T.tocsr(), device)
+        self._rows = sparse_rows(rows, device)
+        self._columns = sparse_rows(rows.T.tocsr(), device)
         self._ridge = ridge
         energy = np.asarray(rows.power(2).sum(axis=0), dtype=np.float32).ravel()
         self.diagonal = torch.as_tensor(energy + ridge, device=device)

@@ -1,12 +1,14 @@
 """One sparse product, ``graph @ embeddings``, with its gradient: what Eq. 8, 12 and 13 are made of.
 
-The product runs as a weighted ``embedding_bag``: a row of the graph is a bag of neighbours. Measured on the
+On a CPU the product runs as a weighted ``embedding_bag``: a row of the graph is a bag of neighbours. Measured on the
 bipartite graph of Amazon Baby (26k x 26k, 237k non-zeros, width 64) on one core that took 2.8 ms, where scipy's
 CSR product took 7.9 ms and torch.sparse 9.3 ms (``mts4mm bench propagation``).
 Each row is summed by one thread in a fixed order, so that results on a CPU repeat bit for bit.
+On a GPU it is torch.sparse's: 0.06 ms on an H100 at width 128, where embedding_bag took 0.22 ms.
 """
 
-from typing import Any, cast
+import warnings
+from typing import Any, Protocol, cast
 
 import scipy.sparse as sp
 import torch
@@ -20,8 +22,8 @@ class Propagator:
     def __init__(self, matrix: sp.csr_matrix, device: torch.device) -> None:
         self._matrix = matrix
         self._device = device
-        self._forward = SparseRows(matrix, device)
-        self._backward = SparseRows(matrix.T.tocsr(), device)
+        self._forward = sparse_rows(matrix, device)
+        self._backward = sparse_rows(matrix.T.tocsr(), device)
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """(columns, width) -> (rows, width)."""
@@ -32,14 +34,18 @@ class Propagator:
         return Propagator(self._matrix[rows.cpu().numpy()], self._device)
 
 
-class SparseRows:
+class SparseRows(Protocol):
+    """A sparse matrix (rows, columns) on a device, that multiplies dense ones."""
+
+    def product(self, embeddings: Tensor) -> Tensor:
+        """(columns, width) -> (rows, width), without a gradient of its own."""
+
+
+class BagRows:
     """A sparse matrix row by row, as ``embedding_bag`` wants it."""
 
     def __init__(self, matrix: sp.csr_matrix, device: torch.device) -> None:
-        matrix.sort_indices()
-        self._neighbours = torch.as_tensor(matrix.indices, dtype=torch.int64, device=device)
-        self._offsets = torch.as_tensor(matrix.indptr, dtype=torch.int64, device=device)
-        self._weights = torch.as_tensor(matrix.data, dtype=torch.float32, device=device)
+        self._offsets, self._neighbours, self._weights = _compressed(matrix, torch.int64, device)
 
     def product(self, embeddings: Tensor) -> Tensor:
         """(columns, width) -> (rows, width), without a gradient of its own."""
@@ -51,6 +57,34 @@ class SparseRows:
             per_sample_weights=self._weights,
             include_last_offset=True,
         )
+
+
+class TorchSparseRows:
+    """A sparse matrix of torch.sparse's."""
+
+    def __init__(self, matrix: sp.csr_matrix, device: torch.device) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse", UserWarning)  # that CSR is in beta, and is not checked
+            self._matrix = torch.sparse_csr_tensor(*_compressed(matrix, torch.int32, device), matrix.shape)
+
+    def product(self, embeddings: Tensor) -> Tensor:
+        """(columns, width) -> (rows, width), without a gradient of its own."""
+        return self._matrix @ embeddings
+
+
+def sparse_rows(matrix: sp.csr_matrix, device: torch.device) -> SparseRows:
+    """What is fastest on the device."""
+    return BagRows(matrix, device) if device.type == "cpu" else TorchSparseRows(matrix, device)
+
+
+def _compressed(matrix: sp.csr_matrix, index: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each row begins, its columns in rising order, and their values."""
+    matrix.sort_indices()
+    return (
+        torch.as_tensor(matrix.indptr, dtype=index, device=device),
+        torch.as_tensor(matrix.indices, dtype=index, device=device),
+        torch.as_tensor(matrix.data, dtype=torch.float32, device=device),
+    )
 
 
 class _Product(torch.autograd.Function):

@@ -213,12 +213,9 @@ class TrainingRun:
         if not can_decompose(teacher, self._users):
             self._listener.stage("student without start tables and consolidation: too many users and items for them")
 
-        def scores(users: NDArray[np.int64]) -> torch.Tensor:
-            return torch.from_numpy(teacher.scores_of_catalogue(users))
-
         self.progress.teachers[LINEAR_TEACHER] = {
-            "validation": evaluate_scores(scores, self._validation),
-            "test": evaluate_scores(scores, self._test),
+            "validation": evaluate_scores(teacher.scores_of_catalogue, self._validation),
+            "test": evaluate_scores(teacher.scores_of_catalogue, self._test),
         }
 
     def _run_epoch(self) -> None:

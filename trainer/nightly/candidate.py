@@ -91,11 +91,9 @@ def train_candidate(run: TrainingRun, dataset: Dataset, may_go_on: Callable[[], 
         )
     linear = run.linear_teacher
     if linear is not None:
-
-        def scores(users: NDArray[np.int64]) -> torch.Tensor:
-            return torch.from_numpy(linear.scores_of_catalogue(users))
-
-        teachers[LINEAR_TEACHER] = Teacher(ranked_for(scores, judged, holdout), finite=True, effective_rank=None)
+        teachers[LINEAR_TEACHER] = Teacher(
+            ranked_for(linear.scores_of_catalogue, judged, holdout), finite=True, effective_rank=None
+        )
     return Candidate(trained, teachers)
 
 

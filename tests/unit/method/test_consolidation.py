@@ -95,7 +95,7 @@ def test_consolidation_finds_what_only_the_linear_teacher_knows(focus: int) -> N
     joined = consolidate(noise, teacher, holdout, 40, focus, 0)
     assert joined.shape == (160, 40)
     assert evaluate(joined, holdout)["ndcg@10"] > 1.5 * evaluate(noise, holdout)["ndcg@10"]
-    student_scores, linear_scores = noise[:120] @ noise[120:].T, torch.from_numpy(teacher.scores(np.arange(120)))
+    student_scores, linear_scores = noise[:120] @ noise[120:].T, teacher.scores(np.arange(120))
     taken = bought.sum(axis=1)
     by_history = torch.from_numpy(np.sqrt(taken / taken.mean()))
     blends = [blended(student_scores, linear_scores, weight * by_history) for weight in BLEND_WEIGHTS]
@@ -104,8 +104,8 @@ def test_consolidation_finds_what_only_the_linear_teacher_knows(focus: int) -> N
 
 def test_only_a_whole_catalogue_with_not_too_many_users_is_decomposed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consolidation, "MOST_PAIRS", 60)
-    whole = LinearTeacher(sp.csr_matrix((20, 3)), sp.csr_matrix((3, 3)), np.arange(3), 3)
-    part = LinearTeacher(sp.csr_matrix((20, 3)), sp.csr_matrix((3, 3)), np.array([0, 2, 3]), 4)
+    whole = LinearTeacher(sp.csr_matrix((20, 3)), sp.csr_matrix((3, 3)), np.arange(3), 3, torch.device("cpu"))
+    part = LinearTeacher(sp.csr_matrix((20, 3)), sp.csr_matrix((3, 3)), np.array([0, 2, 3]), 4, torch.device("cpu"))
     assert can_decompose(whole, 20)
     assert not can_decompose(whole, 21)
     assert not can_decompose(part, 2)

@@ -30,7 +30,7 @@ def linear() -> LinearTeacher:
 
 @pytest.fixture(scope="module")
 def dense(student: torch.Tensor, linear: LinearTeacher) -> torch.Tensor:
-    scores = torch.from_numpy(linear.scores(np.arange(USERS)))
+    scores = linear.scores(np.arange(USERS))
     return blended(student[:USERS] @ student[USERS:].T, scores, WEIGHTS)
 
 

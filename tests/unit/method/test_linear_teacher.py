@@ -1,5 +1,7 @@
 """The linear teacher against dense linear algebra and loops."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -9,7 +11,16 @@ from hypothesis import strategies as st
 
 from trainer import linear_teacher
 from trainer.graph import undirected_item_graph
-from trainer.linear_teacher import LinearTeacher, covered_items, fit_linear_teacher, lift, regression, sampled_users
+from trainer.linear_teacher import (
+    LinearTeacher,
+    covered_items,
+    densely_multiplied,
+    fit_linear_teacher,
+    lift,
+    regression,
+    sampled_users,
+)
+from trainer.propagation import BagRows, SparseRows, TorchSparseRows
 
 CPU = torch.device("cpu")
 
@@ -117,7 +128,7 @@ def test_ranking_is_a_softmax_of_standardised_scores_over_the_candidates() -> No
 
 def test_a_user_it_knows_nothing_of_gets_a_uniform_ranking() -> None:
     nothing, none = sp.csr_matrix((2, 4), dtype=np.float32), sp.csr_matrix((4, 4), dtype=np.float32)
-    teacher = LinearTeacher(nothing, none, np.arange(4), 4)
+    teacher = LinearTeacher(nothing, none, np.arange(4), 4, torch.device("cpu"))
     assert np.array_equal(teacher.scores(np.array([1])), np.zeros((1, 4), np.float32))
     assert np.allclose(teacher.ranking(np.array([1]), torch.arange(4), 2.0), 0.25)
 
@@ -148,6 +159,13 @@ def test_the_most_taken_items_are_covered_and_of_equals_the_first(monkeypatch: p
     assert covered_items(sp.csr_matrix(taken)).tolist() == [1, 3, 4]
 
 
+@pytest.mark.parametrize("kind", [BagRows, TorchSparseRows])
+def test_a_gpus_product_is_that_of_the_sparse_matrices(kind: Callable[..., SparseRows]) -> None:
+    rows, weights = random_matrix(5, 12, 6), sp.csr_matrix(random_matrix(12, 12, 7) * 0.3)
+    product = densely_multiplied(rows, kind(weights.T.tocsr(), CPU), CPU)
+    assert np.allclose(product, (rows @ weights).toarray(), atol=1e-6)
+
+
 def test_a_large_catalogue_is_learnt_from_its_covered_items_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     interactions = random_matrix(40, 12, 6)
     item_graph = undirected_item_graph(np.array([[(i + 5) % 12] for i in range(12)], np.int32), None)
@@ -163,7 +181,7 @@ def test_a_large_catalogue_is_learnt_from_its_covered_items_alone(monkeypatch: p
     assert np.array_equal(teacher.scores(users), alone.scores(users))
     of_catalogue = teacher.scores_of_catalogue(users)
     assert np.array_equal(of_catalogue[:, covered], alone.scores(users))
-    assert np.all(np.isneginf(np.delete(of_catalogue, covered, axis=1)))
+    assert np.all(np.isneginf(np.delete(of_catalogue.numpy(), covered, axis=1)))
     candidates = torch.from_numpy(covered[[4, 0, 6]])
     assert torch.equal(teacher.ranking(users, candidates, 2.0), alone.ranking(users, torch.tensor([4, 0, 6]), 2.0))
 
@@ -184,4 +202,4 @@ def test_many_interactions_are_learnt_from_a_sample_of_the_users(monkeypatch: py
     assert np.array_equal(teacher.scores(sample), of_sample.scores(np.arange(len(sample))))
     others = np.setdiff1d(np.arange(300), sample)
     known = others[np.diff(interactions.indptr)[others] > 0]
-    assert np.all(teacher.scores(known).any(axis=1))
+    assert teacher.scores(known).any(dim=1).all()
