@@ -45,7 +45,7 @@ class BagRows:
     """A sparse matrix row by row, as ``embedding_bag`` wants it."""
 
     def __init__(self, matrix: sp.csr_matrix, device: torch.device) -> None:
-        self._offsets, self._neighbours, self._weights = _compressed(matrix, torch.int64, device)
+        self._offsets, self._neighbours, self._weights = _compressed(matrix, device)
 
     def product(self, embeddings: Tensor) -> Tensor:
         """(columns, width) -> (rows, width), without a gradient of its own."""
@@ -65,7 +65,7 @@ class TorchSparseRows:
     def __init__(self, matrix: sp.csr_matrix, device: torch.device) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse", UserWarning)  # that CSR is in beta, and is not checked
-            self._matrix = torch.sparse_csr_tensor(*_compressed(matrix, torch.int32, device), matrix.shape)
+            self._matrix = torch.sparse_csr_tensor(*_compressed(matrix, device), matrix.shape)
 
     def product(self, embeddings: Tensor) -> Tensor:
         """(columns, width) -> (rows, width), without a gradient of its own."""
@@ -77,9 +77,11 @@ def sparse_rows(matrix: sp.csr_matrix, device: torch.device) -> SparseRows:
     return BagRows(matrix, device) if device.type == "cpu" else TorchSparseRows(matrix, device)
 
 
-def _compressed(matrix: sp.csr_matrix, index: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each row begins, its columns in rising order, and their values."""
+def _compressed(matrix: sp.csr_matrix, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each row begins, its columns in rising order, and their values; on a CPU the matrix's own memory."""
     matrix.sort_indices()
+    small = max(matrix.nnz, matrix.shape[1]) <= torch.iinfo(torch.int32).max
+    index = torch.int32 if small else torch.int64
     return (
         torch.as_tensor(matrix.indptr, dtype=index, device=device),
         torch.as_tensor(matrix.indices, dtype=index, device=device),
