@@ -7,14 +7,18 @@ the mean m_i of the vectors of the ``NEIGHBOURS`` items most like it, weighed by
     e_i ~ c + x_i W + m_i V,   W, V = argmin  sum_i n_i^1/4 |e_i - c - x_i W - m_i V|^2 + ridge |W, V|^2
 
 with n_i an item's training interactions, since the vector of an item that many took is known better. Of up to
-``MOST_IN_KERNEL`` items a kernel ridge regression is tried as well,
+``MOST_IN_KERNEL`` items a kernel ridge regression is tried as well, which looks further than to ten neighbours,
 
     e_i ~ c + sum_j exp(``SHARPNESS`` (cos(x_i, x_j) - 1)) a_j,   a = (K + ridge I)^-1 (e - c)
 
 How strong the ridge is, and which of the two a modality takes, the leave-one-out error decides, weighed as scores
-weigh it (``|U (e - e')|^2``). Among few items the kernel wins, as it looks further than to ten neighbours. Where an
-item has several modalities, their vectors are summed with the weights that explain most of the leave-one-out scores,
-solved for every set of modalities; so any of them may be missing.
+weigh it (``|U (e - e')|^2``).
+
+What is alike in several respects at once is more alike than the sum of them says. So the x_i of some modalities are put
+side by side as one more modality, the joint one: of the ``MOST_JOINED`` best those with which all together explain
+most, by the kernel where the items are few enough. Where an item has several modalities, their vectors, and the
+joint one's where it has all that, are summed with the weights that explain most of the leave-one-out scores, solved for
+every set of modalities; so any of them may be missing.
 
 A vector that is right on average is too short, or too long, to stand among those that interactions made. Last, all are
 brought to the largest of ``SCALES`` that is harmless: where a tenth of the items are ranked by their leave-one-out
@@ -25,6 +29,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import combinations
 
 import faiss
 import numpy as np
@@ -43,12 +48,13 @@ RIDGES = tuple(10.0**power for power in np.arange(-4, 2.5, 0.5))
 """In units of the mean energy of a feature."""
 KERNEL_RIDGES = (0.1, 0.3, 1.0)
 """In units of what an item is like itself, which is 1."""
-SHARPNESS = 3.0
+SHARPNESS, JOINT_SHARPNESS = 3.0, 1.5
 MOST_IN_KERNEL = 4_000
 SCALES = tuple(0.5 * 1.1**power for power in range(24))
 COLD_SHARE = 0.1
 STACKING_RIDGE = 1e-6
 MOST_MODALITIES = 8
+MOST_JOINED = 3
 MOST_DIRECTIONS = 512
 """Of wider features so many principal directions are learned from."""
 MOST_LEARNED, MOST_NEIGHBOURS = 100_000, 50_000
@@ -100,20 +106,35 @@ class KernelMap:
         others: float16 (known items, d_m), centred and of length 1.
         carried: (known items, width), a, what each of them adds where an item is just like it.
         offset: (width,), what is added.
+        sharpness: how fast likeness falls with the cosine.
     """
 
     mean: Matrix
     others: NDArray[np.float16]
     carried: Matrix
     offset: Matrix
+    sharpness: float
 
     def parts(self, features: Matrix) -> Matrix:
         """(items, width) of features (items, d_m)."""
-        likeness = alike(unit_rows(features - self.mean) @ self.others.astype(np.float32).T)
+        likeness = alike(unit_rows(features - self.mean) @ self.others.astype(np.float32).T, self.sharpness)
         return np.asarray(likeness @ self.carried + self.offset, np.float32)
 
 
 ModalityMap = NeighbourMap | KernelMap
+
+
+@dataclass(frozen=True, eq=False)
+class JointMap:
+    """What several modalities say together.
+
+    Attributes:
+        modalities: whose features, centred and of length 1, are put side by side, in this order.
+        map: of these.
+    """
+
+    modalities: tuple[str, ...]
+    map: ModalityMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,14 +143,16 @@ class FittedTower:
 
     Attributes:
         maps: by modality.
+        joint: of several modalities; None if that explains no more.
         centre: (width,), c, the vector of the mean item.
-        weights: (2 ^ modalities, modalities); row r is for items with the modalities of the bits of r, the first one
-            the lowest.
+        weights: (2 ^ modalities, modalities and the joint one); row r is for items with the modalities of the bits of
+            r, the first one the lowest.
         explained: (2 ^ modalities,), the share of the scores that these modalities explain, leave-one-out.
         scale: what vectors are stretched by.
     """
 
     maps: dict[str, ModalityMap]
+    joint: JointMap | None
     centre: Matrix
     weights: Matrix
     explained: NDArray[np.float64]
@@ -140,6 +163,8 @@ class FittedTower:
         present = np.stack([np.abs(features[name]).max(axis=1) > 0 for name in self.maps], axis=1)
         weights = self.weights[present @ _bits(len(self.maps))]
         parts = [modality.parts(features[name]) for name, modality in self.maps.items()]
+        if self.joint is not None:
+            parts.append(self.joint.map.parts(side_by_side(self.maps, features, self.joint.modalities)))
         summed = self.centre + sum(weights[:, [index]] * part for index, part in enumerate(parts))
         return np.asarray(self.scale * summed, dtype=np.float32)
 
@@ -181,10 +206,15 @@ def fit_item_tower(
         return None
     best = sorted(fits, key=lambda name: -fits[name].explained)[:MOST_MODALITIES]
     fits = {name: fits[name] for name in sorted(best)}
-    weights, explained = _combined(list(fits.values()), target)
     maps = {name: fit.map for name, fit in fits.items()}
-    tower = FittedTower(maps, target.centre.astype(np.float32), weights, explained)
-    return replace(tower, scale=_scale(tower, list(fits.values()), dataset, user_embeddings, item_embeddings))
+    voices = [_Voice(1 << place, fit) for place, fit in enumerate(fits.values())]
+    names, joint = _joined(best[:MOST_JOINED], fits, voices, dataset, target)
+    if joint is not None:
+        voices.append(joint)
+    weights, explained = _combined(voices, len(fits), target)
+    joint_map = None if joint is None else JointMap(names, joint.fit.map)
+    tower = FittedTower(maps, joint_map, target.centre.astype(np.float32), weights, explained)
+    return replace(tower, scale=_scale(tower, voices, dataset, user_embeddings, item_embeddings))
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,14 +248,68 @@ class _ModalityFit:
     explained: float
 
 
+@dataclass(frozen=True, eq=False)
+class _Voice:
+    """What is summed up: a modality's fit, or the joint one's; ``code`` has the bits of all that it needs."""
+
+    code: int
+    fit: _ModalityFit
+
+
+def _joined(
+    best: Sequence[str], fits: Mapping[str, _ModalityFit], voices: Sequence[_Voice], dataset: Dataset, target: _Target
+) -> tuple[tuple[str, ...], _Voice | None]:
+    """The modalities that are best put side by side, and their voice; None if all items are explained no better by it.
+
+    Args:
+        best: modalities to choose among.
+        fits: of all modalities.
+        voices: the same.
+        dataset: its features.
+        target: to be predicted.
+    """
+    maps = {name: fit.map for name, fit in fits.items()}
+    features = {name: known for name in best if (known := dataset.modalities[name].features) is not None}
+    _, most = _stacked(voices, target)
+    chosen: tuple[tuple[str, ...], _Voice | None] = ((), None)
+    for count in range(2, len(best) + 1):
+        for names in combinations(best, count):
+            rows = reduce(np.intersect1d, [fits[name].rows for name in names])
+            if len(rows) < 2:
+                continue
+            fit = _fit_joint(side_by_side(maps, features, names), rows, target)
+            voice = _Voice(sum(1 << list(fits).index(name) for name in names), fit)
+            _, explained = _stacked([*voices, voice], target)
+            if explained > most:
+                chosen, most = (names, voice), explained
+    return chosen
+
+
+def side_by_side(maps: Mapping[str, ModalityMap], features: Mapping[str, Matrix], names: Sequence[str]) -> Matrix:
+    """Features of several modalities, each centred and of length 1: (items, all their widths)."""
+    return np.concatenate([unit_rows(features[name] - maps[name].mean) for name in names], axis=1)
+
+
 def _fit_modality(features: Matrix, rows: NDArray[np.int64], target: _Target) -> _ModalityFit:
     """The way that explains more, leave-one-out."""
-    mean = features[rows].mean(axis=0)
-    unit = unit_rows(features[rows] - mean)
+    mean, unit = _centred(features, rows)
     fits = [_by_neighbours(mean, unit, rows, target)]
     if len(rows) <= MOST_IN_KERNEL:
-        fits.append(_by_kernel(mean, unit, rows, target))
+        fits.append(_by_kernel(mean, unit, rows, target, SHARPNESS))
     return max(fits, key=lambda fit: fit.explained)
+
+
+def _fit_joint(features: Matrix, rows: NDArray[np.int64], target: _Target) -> _ModalityFit:
+    mean, unit = _centred(features, rows)
+    if len(rows) <= MOST_IN_KERNEL:
+        return _by_kernel(mean, unit, rows, target, JOINT_SHARPNESS)
+    return _by_neighbours(mean, unit, rows, target)
+
+
+def _centred(features: Matrix, rows: NDArray[np.int64]) -> tuple[Matrix, Matrix]:
+    """The mean (d,) of some items' features, and these without it, of length 1, (rows, d)."""
+    mean = features[rows].mean(axis=0)
+    return mean, unit_rows(features[rows] - mean)
 
 
 def _by_neighbours(mean: Matrix, unit: Matrix, rows: NDArray[np.int64], target: _Target) -> _ModalityFit:
@@ -248,8 +332,8 @@ def _by_neighbours(mean: Matrix, unit: Matrix, rows: NDArray[np.int64], target: 
     return _ModalityFit(fitted, rows, left_out + level, _explained(left_out + level, rows, target))
 
 
-def _by_kernel(mean: Matrix, unit: Matrix, rows: NDArray[np.int64], target: _Target) -> _ModalityFit:
-    likeness = torch.from_numpy(alike(unit @ unit.T))
+def _by_kernel(mean: Matrix, unit: Matrix, rows: NDArray[np.int64], target: _Target, sharpness: float) -> _ModalityFit:
+    likeness = torch.from_numpy(alike(unit @ unit.T, sharpness))
     level = target.centred[rows].mean(axis=0)
     outputs = target.centred[rows] - level
     best: tuple[float, NDArray[np.float64], NDArray[np.float64]] | None = None
@@ -262,7 +346,7 @@ def _by_kernel(mean: Matrix, unit: Matrix, rows: NDArray[np.int64], target: _Tar
             best = error, carried, level + outputs - residual
     assert best is not None  # noqa: S101 (there are ridges)
     _, carried, left_out = best
-    fitted = KernelMap(mean, unit.astype(np.float16), carried.astype(np.float32), level.astype(np.float32))
+    fitted = KernelMap(mean, unit.astype(np.float16), carried.astype(np.float32), level.astype(np.float32), sharpness)
     return _ModalityFit(fitted, rows, left_out, _explained(left_out, rows, target))
 
 
@@ -273,9 +357,9 @@ def _explained(left_out: NDArray[np.float64], rows: NDArray[np.int64], target: _
     return 1 - target.inner(wrong, wrong, rows) / all_of_it
 
 
-def alike(cosines: Matrix) -> Matrix:
+def alike(cosines: Matrix, sharpness: float) -> Matrix:
     """How alike items are, from their cosines, of the same shape: 1 for the same direction, falling from there."""
-    return np.asarray(np.exp(np.float32(SHARPNESS) * (cosines - 1)), np.float32)
+    return np.asarray(np.exp(np.float32(sharpness) * (cosines - 1)), np.float32)
 
 
 def _means_of_others(unit: Matrix, likely: NDArray[np.int64], outputs: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -327,36 +411,42 @@ def _ridge(
     return best[1], best[2]
 
 
-def _combined(fits: list[_ModalityFit], target: _Target) -> tuple[Matrix, NDArray[np.float64]]:
-    """Weights (2 ^ modalities, modalities) by set of modalities, and what each set explains, leave-one-out."""
-    count = len(fits)
-    weights, explained = np.zeros((2**count, count), np.float32), np.zeros(2**count)
-    for code in range(1, 2**count):
-        chosen = [index for index in range(count) if code >> index & 1]
-        rows = reduce(np.intersect1d, [fits[index].rows for index in chosen])
-        if len(rows) == 0:
-            weights[code, chosen] = 1 / len(chosen)
-            continue
-        parts = [fits[index].left_out[np.searchsorted(fits[index].rows, rows)] for index in chosen]
-        outputs = target.centred[rows]
-        gram = np.array([[target.inner(one, other, rows) for other in parts] for one in parts])
-        moment = np.array([target.inner(part, outputs, rows) for part in parts])
-        total = max(target.inner(outputs, outputs, rows), np.finfo(np.float64).tiny)
-        solved = np.linalg.lstsq(gram + STACKING_RIDGE * np.trace(gram) * np.eye(len(chosen)), moment, rcond=None)[0]
-        weights[code, chosen] = solved
-        explained[code] = (2 * solved @ moment - solved @ gram @ solved) / total
+def _combined(voices: Sequence[_Voice], modalities: int, target: _Target) -> tuple[Matrix, NDArray[np.float64]]:
+    """Weights (2 ^ modalities, voices) by set of modalities, and what each set explains, leave-one-out."""
+    weights, explained = np.zeros((2**modalities, len(voices)), np.float32), np.zeros(2**modalities)
+    for code in range(1, 2**modalities):
+        chosen = [index for index, voice in enumerate(voices) if voice.code & code == voice.code]
+        weights[code, chosen], explained[code] = _stacked([voices[index] for index in chosen], target)
     return weights, explained
 
 
-def _scale(tower: FittedTower, fits: list[_ModalityFit], dataset: Dataset, users: Matrix, items: Matrix) -> float:
+def _stacked(voices: Sequence[_Voice], target: _Target) -> tuple[NDArray[np.float64], float]:
+    """Weights (voices,) by which they explain most of the scores of items that have all of them, and how much that is.
+
+    Equal weights, and nothing explained, where there is no such item.
+    """
+    fits = [voice.fit for voice in voices]
+    rows = reduce(np.intersect1d, [fit.rows for fit in fits])
+    if len(rows) == 0:
+        return np.full(len(fits), 1 / len(fits)), 0.0
+    parts = [fit.left_out[np.searchsorted(fit.rows, rows)] for fit in fits]
+    outputs = target.centred[rows]
+    gram = np.array([[target.inner(one, other, rows) for other in parts] for one in parts])
+    moment = np.array([target.inner(part, outputs, rows) for part in parts])
+    total = max(target.inner(outputs, outputs, rows), np.finfo(np.float64).tiny)
+    solved = np.linalg.lstsq(gram + STACKING_RIDGE * np.trace(gram) * np.eye(len(fits)), moment, rcond=None)[0]
+    return solved, float((2 * solved @ moment - solved @ gram @ solved) / total)
+
+
+def _scale(tower: FittedTower, voices: Sequence[_Voice], dataset: Dataset, users: Matrix, items: Matrix) -> float:
     """The largest harmless factor, see above, or the least there is; 1 without validation interactions."""
     training, held_out = dataset.interactions(TRAIN), dataset.interactions(VALIDATION)
     judged = evenly_spread(Holdout(training, held_out).users(), max(1, min(MOST_JUDGED, MOST_SCORES // len(items))))
     if len(judged) == 0:
         return 1.0
-    known = reduce(np.union1d, [fit.rows for fit in fits])
+    known = reduce(np.union1d, [voice.fit.rows for voice in voices])
     cold = np.sort(np.random.default_rng(SEED).permutation(known)[: max(1, round(COLD_SHARE * len(known)))])
-    of_cold = users[judged] @ _left_out_vectors(tower, fits, cold).T
+    of_cold = users[judged] @ _left_out_vectors(tower, voices, cold).T
     scores = users[judged] @ items.T
     taken, relevant = (matrix[judged].toarray() > 0 for matrix in (training, held_out))
     relevant[:, cold] = False
@@ -372,14 +462,14 @@ def _scale(tower: FittedTower, fits: list[_ModalityFit], dataset: Dataset, users
     return SCALES[max(harmless - 1, 0)]
 
 
-def _left_out_vectors(tower: FittedTower, fits: list[_ModalityFit], items: NDArray[np.int64]) -> Matrix:
+def _left_out_vectors(tower: FittedTower, voices: Sequence[_Voice], items: NDArray[np.int64]) -> Matrix:
     """The vectors of some items as the tower gives them, unstretched, when each was left out of its fit."""
-    present = np.stack([np.isin(items, fit.rows) for fit in fits], axis=1)
-    weights = tower.weights[present @ _bits(len(fits))]
+    present = np.stack([np.isin(items, voice.fit.rows) for voice in voices], axis=1)
+    weights = tower.weights[present[:, : len(tower.maps)] @ _bits(len(tower.maps))]
     vectors = np.tile(tower.centre, (len(items), 1))
-    for index, fit in enumerate(fits):
+    for index, voice in enumerate(voices):
         there = np.flatnonzero(present[:, index])
-        left_out = fit.left_out[np.searchsorted(fit.rows, items[there])]
+        left_out = voice.fit.left_out[np.searchsorted(voice.fit.rows, items[there])]
         vectors[there] += (weights[there, index, None] * left_out).astype(np.float32)
     return vectors
 

@@ -1,6 +1,6 @@
 """The item tower as files of an artefact: an ONNX network that computes what :mod:`trainer.item_tower` has fitted."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,6 @@ from trainer.item_tower import (
     COSINE_POWER,
     LEAST_WEIGHT,
     NEIGHBOURS,
-    SHARPNESS,
     FittedTower,
     KernelMap,
     Matrix,
@@ -25,6 +24,7 @@ from trainer.item_tower import (
     evenly_spread,
     fit_item_tower,
     nearest,
+    side_by_side,
     unit_rows,
 )
 
@@ -65,7 +65,6 @@ def onnx_network(tower: FittedTower) -> bytes:
         "tower.least": np.array(np.finfo(np.float32).tiny, np.float32),
         "tower.nothing": np.array(0, np.float32),
         "tower.same": np.array(1, np.float32),
-        "tower.sharpness": np.array(SHARPNESS, np.float32),
         "tower.power": np.array(COSINE_POWER, np.float32),
         "tower.least_weight": np.array(LEAST_WEIGHT, np.float32),
         "tower.middle": np.array([1], np.int64),
@@ -73,35 +72,48 @@ def onnx_network(tower: FittedTower) -> bytes:
         "tower.weights": np.float32(tower.scale) * tower.weights,
     }
     nodes: list[NodeProto] = []
+    voices = dict(tower.maps)
     for index, (name, modality) in enumerate(tower.maps.items()):
-        constants |= {
-            f"{name}.mean": modality.mean,
-            f"{name}.offset": modality.offset,
-            f"{name}.others": modality.others.T,
-            f"{name}.carried": modality.carried,
-            f"{name}.bit": np.array(1 << index, np.int64),
-            f"{name}.column": np.array([index], np.int64),
-        }
-        if isinstance(modality, NeighbourMap):
-            constants |= {
-                f"{name}.matrix": modality.matrix,
-                f"{name}.count": np.array([min(NEIGHBOURS, len(modality.others))], np.int64),
-            }
-        nodes += _modality_nodes(name, _neighbour_nodes if isinstance(modality, NeighbourMap) else _kernel_nodes)
+        constants[f"{name}.bit"] = np.array(1 << index, np.int64)
+        nodes += [*_part_nodes(name, modality), *_presence_nodes(name)]
+    if tower.joint is not None:
+        joined = "+".join(tower.joint.modalities)
+        voices[joined] = tower.joint.map
+        units = [f"{name}.unit" for name in tower.joint.modalities]
+        nodes.append(helper.make_node("Concat", units, [joined], axis=1))
+        nodes += _part_nodes(joined, tower.joint.map)
+    for index, (name, voice) in enumerate(voices.items()):
+        constants |= {**_numbers(name, voice), f"{name}.column": np.array([index], np.int64)}
     code = _added(nodes, [f"{name}.code" for name in tower.maps])
     nodes.append(helper.make_node("Gather", ["tower.weights", code], ["tower.chosen"], axis=0))
-    for name in tower.maps:
+    for name in voices:
         nodes += [
             helper.make_node("Gather", ["tower.chosen", f"{name}.column"], [f"{name}.weight"], axis=1),
             helper.make_node("Mul", [f"{name}.part", f"{name}.weight"], [f"{name}.weighed"]),
         ]
-    summed = _added(nodes, [f"{name}.weighed" for name in tower.maps])
+    summed = _added(nodes, [f"{name}.weighed" for name in voices])
     nodes.append(helper.make_node("Add", [summed, "tower.centre"], [OUTPUT]))
     return _model(nodes, constants, tower)
 
 
-def _modality_nodes(name: str, joined: Callable[[str], list[NodeProto]]) -> list[NodeProto]:
-    """Nodes for one modality: its ``part`` of the vectors, and its ``code``, its bit where an item has it."""
+def _numbers(name: str, voice: ModalityMap) -> dict[str, NDArray[Any]]:
+    """What the nodes of ``_part_nodes`` compute with."""
+    numbers: dict[str, NDArray[Any]] = {
+        f"{name}.mean": voice.mean,
+        f"{name}.offset": voice.offset,
+        f"{name}.others": voice.others.T,
+        f"{name}.carried": voice.carried,
+    }
+    if isinstance(voice, NeighbourMap):
+        numbers[f"{name}.matrix"] = voice.matrix
+        numbers[f"{name}.count"] = np.array([min(NEIGHBOURS, len(voice.others))], np.int64)
+    else:
+        numbers[f"{name}.sharpness"] = np.array(voice.sharpness, np.float32)
+    return numbers
+
+
+def _part_nodes(name: str, voice: ModalityMap) -> list[NodeProto]:
+    """Nodes for one modality, or for the joint one: its ``part`` of the vectors."""
     node = partial(_node, name)
     return [
         node("Sub", [name, f"{name}.mean"], "centred"),
@@ -110,8 +122,15 @@ def _modality_nodes(name: str, joined: Callable[[str], list[NodeProto]]) -> list
         node("Div", [f"{name}.centred", f"{name}.divisor"], "unit"),
         node("Cast", [f"{name}.others"], "others_single", to=TensorProto.FLOAT),
         node("MatMul", [f"{name}.unit", f"{name}.others_single"], "cosines"),
-        *joined(name),
+        *(_neighbour_nodes(name) if isinstance(voice, NeighbourMap) else _kernel_nodes(name)),
         node("Add", [f"{name}.joined", f"{name}.offset"], "part"),
+    ]
+
+
+def _presence_nodes(name: str) -> list[NodeProto]:
+    """Nodes for the ``code`` of a modality: its bit where an item has it, else 0."""
+    node = partial(_node, name)
+    return [
         node("Abs", [name], "sizes"),
         node("ReduceMax", [f"{name}.sizes"], "largest", axes=[1], keepdims=0),
         node("Greater", [f"{name}.largest", "tower.nothing"], "present"),
@@ -143,7 +162,7 @@ def _kernel_nodes(name: str) -> list[NodeProto]:
     node = partial(_node, name)
     return [
         node("Sub", [f"{name}.cosines", "tower.same"], "apart"),
-        node("Mul", [f"{name}.apart", "tower.sharpness"], "sharpened"),
+        node("Mul", [f"{name}.apart", f"{name}.sharpness"], "sharpened"),
         node("Exp", [f"{name}.sharpened"], "alike"),
         node("MatMul", [f"{name}.alike", f"{name}.carried"], "joined"),
     ]
@@ -186,7 +205,10 @@ def _check_network(network: bytes, tower: FittedTower, dataset: Dataset) -> None
     """
     names = list(tower.maps)
     rows = evenly_spread(np.flatnonzero(np.all([dataset.modalities[name].present for name in names], axis=0)), CHECKED)
-    clear = np.all([_clear(tower.maps[name], _features(dataset, name)[rows]) for name in names], axis=0)
+    given = {name: _features(dataset, name)[rows] for name in names}
+    clear = np.all([_clear(tower.maps[name], given[name]) for name in names], axis=0)
+    if tower.joint is not None:
+        clear &= _clear(tower.joint.map, side_by_side(tower.maps, given, tower.joint.modalities))
     rows = rows[clear]
     features = {name: _features(dataset, name)[rows] for name in names}
     loaded = ItemTower(network, tower.description)

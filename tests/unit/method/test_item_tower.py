@@ -90,7 +90,7 @@ def test_left_out_vectors_of_the_kernel_are_those_of_a_fit_without_the_item(
     target = item_tower._Target.of(users, items, np.ones(40, np.int64))
     rows = np.arange(3, 30)
     features = unit(np.random.default_rng(4).normal(size=(27, 6))).astype(np.float32)
-    fit = item_tower._by_kernel(np.zeros(6, np.float32), features, rows, target)
+    fit = item_tower._by_kernel(np.zeros(6, np.float32), features, rows, target, 3.0)
     likeness = np.exp(3 * (features.astype(np.float64) @ features.T - 1))
     level = target.centred[rows].mean(axis=0)
     for place in range(27):
@@ -129,6 +129,47 @@ def test_two_modalities_explain_more_than_either(small_dataset: Dataset) -> None
     explained = tower.description.explained
     assert set(explained) == {"image", "text", "image+text"}
     assert explained["image+text"] > max(explained["image"], explained["text"]) > 0.2
+
+
+def both_at_once(dataset: Dataset) -> tuple[Dataset, NDArray[np.float32], NDArray[np.float32]]:
+    """Vectors of which only both modalities together say anything: which of two, in one, times which in the other."""
+    generator = np.random.default_rng(6)
+    users, _ = decomposed(dataset)
+    signs = generator.permutation(np.tile([[1, 1], [1, -1], [-1, 1], [-1, -1]], (10, 1)))
+    modalities = {}
+    for place, name in enumerate(MODALITIES):
+        features = signs[:, [place]] * np.eye(3)[:1] + generator.normal(0, 0.1, (40, 3))
+        modalities[name] = Modality(name, features.astype(np.float32), np.ones(40, bool), None, None)
+    items = signs.prod(axis=1, keepdims=True) * generator.normal(size=5) + generator.normal(0, 0.01, (40, 5))
+    return replace(dataset, modalities=modalities), users, items.astype(np.float32)
+
+
+def test_what_only_several_modalities_say_together_is_learnt(small_dataset: Dataset) -> None:
+    dataset, users, items = both_at_once(small_dataset)
+    tower = fit_item_tower(dataset, MODALITIES, users, items)
+    assert tower is not None
+    assert tower.joint is not None
+    assert set(tower.joint.modalities) == set(MODALITIES)
+    explained = tower.description.explained
+    assert max(explained["image"], explained["text"]) < 0.4
+    assert explained["image+text"] > 0.8
+    network = ItemTower(onnx_network(tower), tower.description)
+    features = {name: found.features for name, found in dataset.modalities.items() if found.features is not None}
+    for given in (["image"], ["text"], MODALITIES):
+        zeroed = {name: features[name] * (name in given) for name in MODALITIES}
+        rows = [{name: features[name][row] for name in given} for row in range(40)]
+        np.testing.assert_allclose(network.vectors(rows), tower.vectors(zeroed), rtol=1e-4, atol=1e-5)
+    assert not tower.weights[1:3, 2].any()  # of items that lack one of them, nothing is asked together
+
+
+def test_the_joint_modality_may_take_either_way(small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_tower, "MOST_IN_KERNEL", 0)
+    dataset, users, items = both_at_once(small_dataset)
+    assert item_tower_attachments(dataset, MODALITIES, users, items)
+    tower = fit_item_tower(dataset, MODALITIES, users, items)
+    assert tower is not None
+    assert tower.joint is not None
+    assert isinstance(tower.joint.map, item_tower.NeighbourMap)
 
 
 def test_a_missing_modality_is_not_a_feature_of_zeros(small_dataset: Dataset) -> None:
