@@ -69,7 +69,7 @@ def report(
     ),
     json_: output.JsonOption = False,
 ) -> None:
-    """Join what the experiments wrote into one document."""
+    """Join what the experiments wrote into one document; what it has of other folders or experiments stays."""
     _require_extra()
     from trainer.experiments.report import gather
 

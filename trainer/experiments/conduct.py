@@ -20,6 +20,9 @@ from trainer.experiments.tables import Row
 from trainer.recipe import Recipe
 from trainer.training import Listener
 
+_PATIENCE_SECONDS = 0.1
+"""Between two looks for trainings that were about to begin when all were to end."""
+
 
 @dataclass(frozen=True)
 class Watch:
@@ -114,8 +117,8 @@ def _train_side_by_side(trainings: Sequence[tuple[Trial, int]], setting: Setting
         )
 
     pool = ThreadPoolExecutor(setting.jobs)
+    unfinished = {pool.submit(train, folder, *of): _name(*of, setting) for folder, of in missing.items()}
     try:
-        unfinished = {pool.submit(train, folder, *of): _name(*of, setting) for folder, of in missing.items()}
         total = len(unfinished)
         while unfinished:
             watch.trial(total - len(unfinished), total, f"{setting.jobs} at once", 1)
@@ -127,8 +130,9 @@ def _train_side_by_side(trainings: Sequence[tuple[Trial, int]], setting: Setting
                     raise type(error)(f"{name}: {error}") from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()
+        while wait(unfinished, timeout=_PATIENCE_SECONDS).not_done:
+            for process in multiprocessing.active_children():
+                process.terminate()
 
 
 def _data(trial: Trial, seed: int, setting: Setting) -> Dataset:
