@@ -1,4 +1,4 @@
-"""What a model can make of an item's content: features from words and pictures, a vector from features."""
+"""What a model can make of an item's content: features from words, pictures and attributes, a vector from features."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.artifact import Artifact
-from shared.encoders import Encoder, ImageEncoder, TextEncoder, load_encoders
-from shared.encoders.texts import words
+from shared.encoders import Encoder, RawItem, load_encoders
 from shared.item_tower import Features, ItemTower, load_item_tower
 from shared.state import Encoded, LiveItem
 
@@ -50,7 +49,7 @@ class Content:
         )
 
     def encoded(self, item: LiveItem) -> Mapping[str, Encoded]:
-        """What this model's encoders make of an item's words and picture, where its features are not given.
+        """What this model's encoders make of an item's words, picture and attributes, where features are not given.
 
         Raises:
             PictureError: the picture cannot be read.
@@ -60,13 +59,8 @@ class Content:
         for name, encoder in self._usable().items():
             if name in item.features:
                 continue
-            values: NDArray[np.float32] | None = None
-            if isinstance(encoder, TextEncoder):
-                values = encoder.encode([words(item.metadata, encoder.spec.columns)])[0]
-            elif isinstance(encoder, ImageEncoder) and item.picture is not None:
-                values = encoder.encode([item.picture])[0]
-            there = values is not None and bool(np.isfinite(values).all())
-            made[name] = Encoded(self._name(name), values if there else None)
+            values = encoder.encode_item(RawItem(item.metadata, lambda: item.picture))
+            made[name] = Encoded(self._name(name), values)
         return made
 
     def vectors(self, features: Sequence[Features]) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
-"""Running an encoder's network: words or pictures in, float32 vectors out."""
+"""Running an encoder: words, a picture or attributes in, float32 vectors out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from shared.encoders.attributes import attributes_text, attributes_vector
 from shared.encoders.folder import MODEL, TOKENIZER, EncoderFolder
 from shared.encoders.pictures import decode_picture
-from shared.encoders.specs import ImageSpec, TextSpec
-from shared.encoders.texts import plain_text
+from shared.encoders.specs import AnySpec, AttributesSpec, ImageSpec, TextSpec
+from shared.encoders.texts import plain_text, words
 from shared.errors import UserError
 from shared.onnx_runtime import onnxruntime
 
@@ -38,10 +39,23 @@ class Tokens:
     ids: NDArray[np.int64]
 
 
-class Encoder(ABC, Generic[Raw, Prepared]):
-    """What both kinds do: prepare each input, then run the network over batches of them."""
+@dataclass(frozen=True)
+class RawItem:
+    """An item as an encoder of any kind takes its input from it.
 
-    spec: TextSpec | ImageSpec
+    Attributes:
+        fields: what is known of it, by column.
+        picture: reads the bytes of its picture; None if it has none.
+    """
+
+    fields: Mapping[str, Any]
+    picture: Callable[[], bytes | None]
+
+
+class Encoder(ABC, Generic[Raw, Prepared]):
+    """What all kinds do: prepare each input, then make vectors of batches of them."""
+
+    spec: AnySpec
     digest: str
     """Equal where vectors are comparable; see ``EncoderFolder.digest``."""
 
@@ -49,6 +63,10 @@ class Encoder(ABC, Generic[Raw, Prepared]):
     def width(self) -> int:
         """The length of a vector."""
         return self.spec.width
+
+    @abstractmethod
+    def taken_of(self, item: RawItem) -> Raw | None:
+        """The input that an item is to this encoder; None where there is nothing."""
 
     @abstractmethod
     def prepare(self, raw: Raw) -> Prepared | None:
@@ -78,6 +96,17 @@ class Encoder(ABC, Generic[Raw, Prepared]):
             raise UserError(f"encoder {self.spec.name}: gives an array {output.shape} for one input, not one vector")
         return int(output.shape[1])
 
+    def encode_item(self, item: RawItem) -> Vectors | None:
+        """The vector of an item, float32 [width]; None where there is nothing to make it of.
+
+        Raises:
+            PictureError: its picture is not sound.
+            UserError: as ``run``.
+        """
+        raw = self.taken_of(item)
+        prepared = None if raw is None else self.prepare(raw)
+        return None if prepared is None else np.asarray(self.run([prepared])[0])
+
     def encode(self, inputs: Iterable[Raw]) -> Vectors:
         """Vectors of texts, or of the bytes of picture files, float32 [n, width]; NaN where a text has no words.
 
@@ -101,6 +130,10 @@ class TextEncoder(Encoder[str, Tokens]):
         self.digest = digest
         self._network = network
         self._tokenizer = tokenizer
+
+    def taken_of(self, item: RawItem) -> str | None:
+        """The words of its columns, joined."""
+        return words(item.fields, self.spec.columns) or None
 
     def prepare(self, raw: str) -> Tokens | None:
         """The tokens of a text's words, cut to ``max_tokens``; None if it has no words."""
@@ -130,6 +163,10 @@ class ImageEncoder(Encoder[bytes, Vectors]):
         self.digest = digest
         self._network = network
 
+    def taken_of(self, item: RawItem) -> bytes | None:
+        """The bytes of its picture."""
+        return item.picture()
+
     def prepare(self, raw: bytes) -> Vectors:
         """See ``shared.encoders.pictures.decode_picture``."""
         return decode_picture(raw, self.spec)
@@ -144,12 +181,33 @@ class ImageEncoder(Encoder[bytes, Vectors]):
         return np.asarray(output.mean(axis=(2, 3) if self.spec.layout == "NCHW" else (1, 2)), np.float32)
 
 
+class AttributesEncoder(Encoder[str, Vectors]):
+    """Attributes, read without a network."""
+
+    def __init__(self, spec: AttributesSpec, digest: str) -> None:
+        self.spec: AttributesSpec = spec
+        self.digest = digest
+
+    def taken_of(self, item: RawItem) -> str | None:
+        """See ``shared.encoders.attributes.attributes_text``."""
+        return attributes_text(item.fields, self.spec.columns)
+
+    def prepare(self, raw: str) -> Vectors | None:
+        """See ``shared.encoders.attributes.attributes_vector``."""
+        return attributes_vector(self.spec.attributes, raw)
+
+    def _output(self, batch: Sequence[Vectors]) -> Vectors:
+        return np.stack(batch)
+
+
 def open_encoder(folder: EncoderFolder, threads: int = 1) -> Encoder[Any, Any]:
-    """Load an encoder's network.
+    """Load an encoder's network, if it has one.
 
     Raises:
         UserError: onnxruntime or tokenizers cannot read its files, or its inputs are not those of its kind.
     """
+    if isinstance(folder.spec, AttributesSpec):
+        return AttributesEncoder(folder.spec, folder.digest)
     network = _Network(folder.files[MODEL], threads)
     if isinstance(folder.spec, TextSpec):
         network.require_inputs({"input_ids"}, {"input_ids", "attention_mask", "token_type_ids"})
@@ -211,7 +269,7 @@ def _pooled(output: Vectors, mask: NDArray[np.int64], spec: TextSpec) -> Vectors
     return np.asarray((output * weights).sum(axis=1) / weights.sum(axis=1), np.float32)
 
 
-def _checked(output: Vectors, spec: TextSpec | ImageSpec) -> Vectors:
+def _checked(output: Vectors, spec: AnySpec) -> Vectors:
     if output.ndim != 2 or output.shape[1] != spec.width:
         raise UserError(f"encoder {spec.name}: gives {output.shape[1:]} numbers an input instead of {spec.width}")
     if not np.isfinite(output).all():

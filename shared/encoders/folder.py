@@ -1,4 +1,7 @@
-"""An encoder on disk: a folder with ``encoder.json``, ``model.onnx`` and, for words, ``tokenizer.json``."""
+"""An encoder on disk: a folder with ``encoder.json``, and its network's files.
+
+For pictures that is ``model.onnx``, for words ``tokenizer.json`` as well; attributes have none.
+"""
 
 import hashlib
 import json
@@ -11,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from shared import durable
+from shared.encoders.attributes import READING
 from shared.encoders.pictures import PREPARATION
-from shared.encoders.specs import ImageSpec, TextSpec, parse_spec
+from shared.encoders.specs import AnySpec, parse_spec
 from shared.encoders.texts import CLEANING
 from shared.errors import UserError
 
@@ -21,6 +25,8 @@ MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
 
 _FORMAT = 1
+_FILES: dict[str, tuple[str, ...]] = {"text": (MODEL, TOKENIZER), "image": (MODEL,), "attributes": ()}
+_PREPARED = {"text": CLEANING, "image": PREPARATION, "attributes": READING}
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class EncoderFolder:
         description: ``encoder.json`` itself.
     """
 
-    spec: TextSpec | ImageSpec
+    spec: AnySpec
     files: Mapping[str, Path]
     sha256: Mapping[str, str]
     description: Path
@@ -48,16 +54,15 @@ class EncoderFolder:
         return encoder_digest(self.spec, self.sha256)
 
 
-def encoder_digest(spec: TextSpec | ImageSpec, sha256: Mapping[str, str]) -> str:
+def encoder_digest(spec: AnySpec, sha256: Mapping[str, str]) -> str:
     """See :attr:`EncoderFolder.digest`."""
-    prepared = CLEANING if spec.kind == "text" else PREPARATION
-    identity = [spec.model_dump(mode="json", exclude={"columns"}), dict(sha256), prepared]
+    identity = [spec.model_dump(mode="json", exclude={"columns"}), dict(sha256), _PREPARED[spec.kind]]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def write_folder(
     folder: Path,
-    spec: TextSpec | ImageSpec,
+    spec: AnySpec,
     files: Mapping[str, Path],
     *,
     replace: bool = False,
@@ -124,9 +129,9 @@ def read_files(description: Path, files: Mapping[str, Path]) -> EncoderFolder:
     return EncoderFolder(spec, {name: files[name] for name in needed_files(spec)}, sha256, description)
 
 
-def needed_files(spec: TextSpec | ImageSpec) -> tuple[str, ...]:
-    """The files of an encoder of that kind."""
-    return (MODEL, TOKENIZER) if spec.kind == "text" else (MODEL,)
+def needed_files(spec: AnySpec) -> tuple[str, ...]:
+    """The files of an encoder of that kind, besides its description."""
+    return _FILES[spec.kind]
 
 
 def file_digest(path: Path) -> str:
@@ -142,7 +147,7 @@ def file_digest(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _read_description(path: Path) -> tuple[TextSpec | ImageSpec, dict[str, str]]:
+def _read_description(path: Path) -> tuple[AnySpec, dict[str, str]]:
     try:
         document: Any = json.loads(path.read_bytes())
     except OSError as error:

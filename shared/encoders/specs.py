@@ -3,8 +3,9 @@
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from shared.encoders.attributes import Attribute
 from shared.encoders.texts import TEXT_FIELDS
 from shared.errors import UserError
 
@@ -59,12 +60,32 @@ class ImageSpec(_Spec):
     colour: Literal["RGB", "BGR"] = Field("RGB", description="the order of the channels; mean and std are in it too")
 
 
-Spec = Annotated[TextSpec | ImageSpec, Field(discriminator="kind")]
+class AttributesSpec(_Spec):
+    """Attributes, read without a network."""
 
-_ANY: TypeAdapter[TextSpec | ImageSpec] = TypeAdapter(Spec)
+    kind: Literal["attributes"] = "attributes"
+    attributes: tuple[Attribute, ...] = Field(min_length=1, description="a block of the vector each, in this order")
+
+    @model_validator(mode="after")
+    def _as_wide_as_its_blocks(self) -> "AttributesSpec":
+        blocks = sum(attribute.width for attribute in self.attributes)
+        if self.width != blocks:
+            raise ValueError(f"width is {self.width}, and the attributes have {blocks} numbers together")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of an item, that its attributes are read from."""
+        return tuple(dict.fromkeys(attribute.column for attribute in self.attributes))
 
 
-def parse_spec(values: Any, origin: str) -> TextSpec | ImageSpec:
+AnySpec = TextSpec | ImageSpec | AttributesSpec
+Spec = Annotated[AnySpec, Field(discriminator="kind")]
+
+_ANY: TypeAdapter[AnySpec] = TypeAdapter(Spec)
+
+
+def parse_spec(values: Any, origin: str) -> AnySpec:
     """Check a mapping against the kind that it names.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from shared.encoders import EncoderFolder
     from trainer.encoders.encode import Outcome, Progress
+    from trainer.encoders.sources import Items
 
 FAULTS_SHOWN = 20
 FIT_EPOCHS = 5
@@ -37,6 +38,7 @@ class Kind(StrEnum):
 
     TEXT = "text"
     IMAGE = "image"
+    ATTRIBUTES = "attributes"
 
 
 class Pooling(StrEnum):
@@ -78,6 +80,14 @@ def encode(
             help="Columns of picture paths; the first that is set.", show_default="those of last time, else image"
         ),
     ] = None,
+    attributes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMNS",
+            help="Columns of attributes, such as category,brand,price.",
+            show_default="those of last time, else none",
+        ),
+    ] = None,
     store: StoreOption = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to use.", show_default="OMP_NUM_THREADS, else all cores")
@@ -88,20 +98,20 @@ def encode(
     ] = True,
     json_: output.JsonOption = False,
 ) -> None:
-    """Turn the words and pictures of a catalogue into features: <modality>_feat.npy.
+    """Turn the words, pictures and attributes of a catalogue into features: <modality>_feat.npy.
 
     Only what is new or has changed is encoded, and an interrupted run goes on with the same command. What cannot be
     read is named, and counts as missing. Without --text or --image the encoder is taken that made the features last
     time, else the only one in the store; for words, else, minilm from its package, and for pictures a small network
-    that is fitted to them first, see 'mts4mm encoders fit image'.
+    that is fitted to them first, see 'mts4mm encoders fit image'. Attributes need no network: numbers, years, sets of
+    values and words each get numbers of their own.
     """
-    wanted = [kind.value for kind in only or list(Kind)]
-    given = {Kind.TEXT.value: text_columns, Kind.IMAGE.value: image_columns}
+    given = {Kind.TEXT.value: text_columns, Kind.IMAGE.value: image_columns, Kind.ATTRIBUTES.value: attributes}
     names = {Kind.TEXT.value: text, Kind.IMAGE.value: image}
     outcomes, skipped = encode_catalogue(
         directory,
         out or directory,
-        {kind: names[kind] for kind in wanted},
+        {kind: names.get(kind) for kind in _wanted(only, attributes, out or directory)},
         {kind: columns.split(",") for kind, columns in given.items() if columns is not None},
         store,
         threads=threads or usual_threads(),
@@ -111,6 +121,20 @@ def encode(
     _print_outcomes(outcomes, skipped, out or directory, as_json=json_)
     if not outcomes:
         raise UserError(f"{directory}: nothing could be encoded, see above")
+
+
+def _wanted(only: list[Kind] | None, attributes: str | None, out: Path) -> list[str]:
+    """The modalities to encode; attributes only if there were some last time, or are named now.
+
+    Raises:
+        UsageError: attributes are wanted, and nobody has ever said which.
+    """
+    from trainer.encoders.choice import choose_columns
+
+    named = attributes is not None or bool(choose_columns(Kind.ATTRIBUTES.value, out))
+    if only and Kind.ATTRIBUTES in only and not named:
+        raise UsageError("--only attributes: name their columns, such as --attributes category,brand,price")
+    return [kind.value for kind in only or list(Kind) if named or kind is not Kind.ATTRIBUTES]
 
 
 def encode_catalogue(
@@ -128,27 +152,40 @@ def encode_catalogue(
 
     A modality that ``columns`` does not name is read from those of last time, else from the usual.
     With ``fit``, an image encoder is fitted where there is none, once the words are encoded.
+
+    Raises:
+        UserError: attributes are wanted of a column that the table has not, or a modality alone cannot be encoded.
     """
+    from trainer.encoders.attributes import ATTRIBUTES, AttributeSource, fit_attributes
     from trainer.encoders.choice import NoEncoderError, choose_columns, choose_encoder
     from trainer.encoders.encode import Source, encode_modality
     from trainer.encoders.linked import link_dataset
-    from trainer.encoders.sources import Items, PictureSource, TextSource, read_items
+    from trainer.encoders.sources import PictureSource, TextSource, read_items
     from trainer.encoders.store import default_store
 
     items = read_items(directory)
-    sources: dict[str, Callable[[Items, list[str]], Source]] = {"text": TextSource, "image": PictureSource}
+    sources: dict[str, Callable[[Items, list[str]], Source]] = {
+        "text": TextSource,
+        "image": PictureSource,
+        ATTRIBUTES: AttributeSource,
+    }
     link_dataset(directory, out, list(names))
     outcomes, skipped = [], {}
     for modality, name in names.items():
         sought = columns.get(modality) or choose_columns(modality, out)
         found = items.columns(sought)
+        if modality == ATTRIBUTES:
+            _require_all(items, sought)
         if not found:
             skipped[modality] = f"the items table has no column {' or '.join(sought)}"
             continue
         where = store or default_store()
         try:
             try:
-                encoder = choose_encoder(where, modality, name, out)
+                if modality == ATTRIBUTES:
+                    encoder = fit_attributes(items, found)
+                else:
+                    encoder = choose_encoder(where, modality, name, out)
             except NoEncoderError:
                 if not fit:
                     raise
@@ -171,6 +208,13 @@ def encode_catalogue(
             )
         outcomes.append(outcome)
     return outcomes, skipped
+
+
+def _require_all(items: Items, columns: Sequence[str]) -> None:
+    missing = [column for column in columns if not items.columns([column])]
+    if missing:
+        known = sorted({name for record in items.records for name in record})
+        raise UserError(f"--attributes: the items table has no column {', '.join(missing)}; it has {', '.join(known)}")
 
 
 def _fit_to(directory: Path, name: str, columns: list[str], store: Path) -> EncoderFolder:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from shared.encoders import EncoderFolder, ImageSpec, TextSpec, open_encoder, read_folder, write_folder
+from shared.encoders import AnySpec, EncoderFolder, ImageSpec, open_encoder, read_folder, write_folder
 from shared.encoders.folder import MODEL, TOKENIZER, file_digest
 from shared.encoders.specs import parse_spec
 from shared.errors import UserError
@@ -127,7 +127,7 @@ def _add(store: Path, settings: dict[str, Any], name: str, files: dict[str, Path
     return read_folder(place)
 
 
-def _probe(spec: TextSpec | ImageSpec, files: dict[str, Path]) -> int:
+def _probe(spec: AnySpec, files: dict[str, Path]) -> int:
     """Run the network on something simple; returns the width of what comes out."""
     for path in files.values():
         file_digest(path)
@@ -138,8 +138,8 @@ def _probe(spec: TextSpec | ImageSpec, files: dict[str, Path]) -> int:
         return encoder.measured_width(_sample(spec))
 
 
-def _sample(spec: TextSpec | ImageSpec) -> Any:
-    if isinstance(spec, TextSpec):
+def _sample(spec: AnySpec) -> Any:
+    if not isinstance(spec, ImageSpec):
         return "a sturdy mug for tea"
     import io
 

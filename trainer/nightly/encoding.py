@@ -1,23 +1,22 @@
 """Features of the items that came since the base was made, by the encoders that made the base's.
 
 The service encodes an item when it is put, with the live model's encoders. What it could not, or did with others than
-those that the base has by now, is encoded here: the words of the item and the picture that was kept of it.
+those that the base has by now, is encoded here: the words and attributes of the item, and the picture kept of it.
 """
 
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.encoders import Encoder, ImageEncoder, TextEncoder, read_folder
+from shared.encoders import RawItem, read_folder
 from shared.encoders.encoder import open_encoder
 from shared.encoders.folder import file_digest
 from shared.encoders.pictures import PictureError
-from shared.encoders.texts import words
 from shared.kept_pictures import kept_picture
 from shared.state import Encoded
 from trainer.encoders.features_manifest import (
@@ -28,7 +27,6 @@ from trainer.encoders.features_manifest import (
     write_manifest,
 )
 from trainer.nightly import additions
-from trainer.nightly.additions import Addition
 from trainer.nightly.snapshot import usable, write_features
 
 
@@ -90,21 +88,14 @@ def _encode(places: Places, modality: str, faults: dict[str, str]) -> dict[str, 
     made: dict[str, NDArray[np.float32] | None] = {}
     for addition in waiting:
         try:
-            values = _vector(encoder, addition, places.store)
+            picture = partial(kept_picture, places.store, addition.item_id)
+            values = encoder.encode_item(RawItem(addition.metadata, picture))
         except PictureError as error:
             faults[addition.item_id] = str(error)
             values = None
         made[addition.item_id] = values if values is not None and usable(values, encoder.width) else None
         additions.note_encoded(places.additions, addition, modality, Encoded(name, made[addition.item_id]))
     return made
-
-
-def _vector(encoder: Encoder[Any, Any], addition: Addition, store: Path) -> NDArray[np.float32] | None:
-    if isinstance(encoder, TextEncoder):
-        vector: NDArray[np.float32] = encoder.encode([words(addition.metadata, encoder.spec.columns)])[0]
-        return vector
-    picture = kept_picture(store, addition.item_id) if isinstance(encoder, ImageEncoder) else None
-    return None if picture is None else encoder.encode([picture])[0]
 
 
 def _moved(manifest: FeaturesManifest, folder: Path, item_ids: Sequence[str]) -> FeaturesManifest:

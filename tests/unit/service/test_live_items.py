@@ -22,10 +22,13 @@ from service.live_table import LiveTable
 from service.queries import Query
 from service.schemas import PutItemRequest, RecommendRequest
 from service.settings import Settings
+from shared.encoders import RawItem, open_encoder, read_folder, write_folder
 from tests.unit.encoders.conftest import PLAIN, WORDS, colour_network, word_network, word_tokenizer
 from tests.unit.encoders.test_pictures import png_header
 from tests.unit.service.test_every_answer import publish as random_shop
 from trainer.dataset import TRAIN, Dataset, Modality, SplitSpec
+from trainer.encoders.attributes import fit_attributes
+from trainer.encoders.sources import Items
 from trainer.encoders.store import add_image_network, add_text_network
 from trainer.export import publish
 from trainer.recipe import Recipe
@@ -224,6 +227,29 @@ def test_words_and_a_picture_alone_place_an_item_as_the_features_that_the_encode
         assert near["blue"] < 0.9
         ranks = {user: ids(shop, user, exclude_seen=False).index("by-content") for user in ("u0", "u1")}
         assert ranks["u0"] < ranks["u1"]
+
+
+def test_attributes_alone_place_an_item_by_those_that_the_catalogue_taught(tmp_path: Path) -> None:
+    """Written and read back by the folder, as ``mts4mm encode`` leaves it."""
+    records = [{"item_id": f"i{n}", "Kind": ("mug", "lamp")[n % 2], "price": 10.0 + n} for n in range(ITEMS)]
+    fitted = fit_attributes(Items(tmp_path, records), ["Kind", "price"])
+    write_folder(tmp_path / "encoder", fitted.spec, fitted.files)
+    encoder = read_folder(tmp_path / "encoder")
+    rows = [open_encoder(encoder).encode_item(RawItem(record, lambda: None)) for record in records]
+    attributes = Modality("attributes", np.stack(rows), np.ones(ITEMS, bool), None, None)
+    data = replace(dataset(), modalities={"attributes": attributes}, encoders={"attributes": encoder})
+    publish_of(tmp_path / "m", data, ("attributes",))
+    with TestClient(create_app(Settings(models=tmp_path / "m"))) as http:
+        shop = Client("http://testserver", http=http)
+        answer = shop.put_item("new", PutItemRequest(metadata={"kind": "MUG", "price": "14"}))
+        assert (answer.known, answer.modalities) == (False, ["attributes"])
+        ranks = {user: ids(shop, user, exclude_seen=False).index("new") for user in ("u0", "u1")}
+        assert ranks["u0"] < ranks["u1"]
+        shop.put_item("lamp", PutItemRequest(metadata={"kind": "lamp", "price": 14}))
+        ranks = {user: ids(shop, user, exclude_seen=False).index("lamp") for user in ("u0", "u1")}
+        assert ranks["u0"] > ranks["u1"]
+        refused = http.put("/items/odd", json={"metadata": {"kind": "sofa", "price": "dear"}})
+        assert refused.status_code == 422
 
 
 @pytest.mark.parametrize(
