@@ -6,6 +6,10 @@ from contextlib import suppress
 
 import pytest
 import redis
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:

@@ -303,7 +303,7 @@ def test_the_collaborative_tables_start_from_the_linear_teacher(small_dataset: D
     inputs = prepare_inputs(small_dataset, recipe, CPU)
     model = Distillation(inputs, recipe, seed=0)
     model.start_from_linear_teacher(seed=0)
-    left, singular, right = np.linalg.svd(inputs.linear.scores(np.arange(USERS)) / 4.0, full_matrices=False)
+    left, singular, right = np.linalg.svd(inputs.linear.scores(np.arange(USERS)).numpy() / 4.0, full_matrices=False)
     expected = (left[:, :width] * singular[:width]) @ right[:width]
     for encoders in (model.student.encoders, model.teachers.encoders):
         table = encoders.id.table.detach()
