@@ -15,9 +15,17 @@ from shared.errors import UserError
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Replace ``path`` by ``state``, durably."""
-    with durable.replacing(path) as file:
-        torch.save(dict(state), file)
+    """Replace ``path`` by ``state``, durably.
+
+    Raises:
+        OSError: the disk is full, say.
+    """
+    try:
+        with durable.replacing(path) as file:
+            torch.save(dict(state), file)
+    except RuntimeError as error:
+        # Torch closes an archive that was cut short, fails at it, and hides why: a full disk, or Ctrl-C.
+        raise (error.__context__ or error) from None
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -5,8 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -14,8 +17,10 @@ import torch
 from scipy.special import softmax
 from scipy.stats import entropy
 
+from shared import durable
 from shared.errors import DivergenceError, UserError
 from tests.processes import started
+from trainer import checkpoint
 from trainer.dataset import Dataset
 from trainer.distill import LOSS_TERMS, Distillation, make_batch
 from trainer.evaluation import Holdout, evaluate
@@ -270,6 +275,43 @@ def test_without_validation_data_it_says_what_to_do(small_dataset: Dataset, tmp_
 def test_a_modality_that_the_dataset_lacks_is_named(small_dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'smell'.*image, text"):
         run(small_dataset, tmp_path, RECIPE.model_copy(update={"modalities": ("smell",)}))
+
+
+class CutShort:
+    """A file that takes so many writes, and then fails."""
+
+    def __init__(self, file: IO[bytes], writes: int, reason: BaseException) -> None:
+        self.file, self.left, self.reason = file, writes, reason
+
+    def write(self, content: bytes) -> int:
+        if self.left == 0:
+            raise self.reason
+        self.left -= 1
+        return self.file.write(content)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_checkpoint_that_is_cut_short_says_why_and_leaves_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: BaseException
+) -> None:
+    path, state = tmp_path / "checkpoint.pt", {"table": torch.ones(50, 9), "progress": {"epoch": 3}}
+    checkpoint.save(path, state)
+    before, replacing, writes = path.read_bytes(), durable.replacing, 0
+
+    @contextmanager
+    def cut_short(path: Path) -> Iterator[CutShort]:
+        with replacing(path) as file:
+            yield CutShort(file, writes, reason)
+
+    monkeypatch.setattr(durable, "replacing", cut_short)
+    for writes in range(6):  # noqa: B007 (cut_short takes it)
+        with pytest.raises(type(reason)):
+            checkpoint.save(path, state)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_damaged_checkpoint_is_named(small_dataset: Dataset, tmp_path: Path) -> None:

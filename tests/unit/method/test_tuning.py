@@ -300,7 +300,7 @@ def test_the_command_is_interrupted_cleanly_and_taken_up_again(tmp_path: Path) -
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
-        assert process.returncode == 130
+        assert process.returncode == 130, said
     assert "Traceback" not in said
     assert "give the same command again" in said
     with sqlite3.connect(out / "study.db") as database:
