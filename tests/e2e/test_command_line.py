@@ -246,6 +246,20 @@ def test_errors_are_json_where_json_is_asked_for(cli: Cli) -> None:
     assert json.loads(run.stdout)["exit_code"] == run.returncode == 1
 
 
+def test_a_training_without_room_on_the_disk_says_so_and_goes_on_when_there_is(
+    cli: Cli, trained: Trained, tmp_path: Path
+) -> None:
+    words = ["train", trained.shop, "--recipe", "demo", "--set", "epochs=2", "--out", tmp_path / "models"]
+    command = [sys.executable, "-m", "trainer.cli", *map(str, words)]
+    limited = ["sh", "-c", 'ulimit -f 200; exec "$@"', "sh", *command]  # no file beyond 100 kB
+    full = subprocess.run(limited, capture_output=True, text=True, timeout=120, check=False)
+    assert full.returncode == 1
+    assert "make room, then give the same command again" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert artifact.current_version(tmp_path / "models") is None
+    assert cli(*words).returncode == 0
+
+
 def test_a_second_training_of_the_same_run_is_refused(cli: Cli, trained: Trained, tmp_path: Path) -> None:
     words = ["train", trained.shop, "--out", tmp_path, "--recipe", "demo"]
     first = subprocess.Popen([sys.executable, "-m", "trainer.cli", *map(str, words)], stderr=subprocess.DEVNULL)

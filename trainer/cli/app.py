@@ -1,7 +1,9 @@
 """The commands by name, and how every one of them ends."""
 
+import errno
 import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -22,6 +24,8 @@ from trainer.cli import (
     training,
     tune,
 )
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 EXIT_CODES = """
 [bold]Exit codes[/bold]: 0 done; 1 the data or the artefact is not usable (the message says what to mend);
@@ -62,8 +66,17 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        output.report_error(error)
-        sys.exit(error.exit_code)
+        _end(error)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        place = error.filename or "the disk"
+        _end(UserError(f"{place}: {error.strerror}; make room, then give the same command again, what is done is kept"))
+
+
+def _end(error: UserError) -> NoReturn:
+    output.report_error(error)
+    sys.exit(error.exit_code)
 
 
 def _let_waiting_threads_sleep() -> None:
