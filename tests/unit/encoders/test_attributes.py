@@ -78,7 +78,7 @@ def test_what_is_lacking_or_unknown_is_a_block_of_zeros(record: dict[str, Any], 
     assert vector(record) == expected
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["genre", "title", "price", "made", "other"]), anything, max_size=5))
 def test_any_record_gives_blocks_of_length_one_or_zero(record: dict[str, Any]) -> None:
     found = vector(record)
@@ -88,7 +88,7 @@ def test_any_record_gives_blocks_of_length_one_or_zero(record: dict[str, Any]) -
         assert np.linalg.norm(block) == pytest.approx(1, abs=1e-5) or not block.any()
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(anything)
 def test_reading_never_fails(value: object) -> None:
     number, year = number_in(value), year_in(value)

@@ -299,15 +299,16 @@ def test_a_checkpoint_that_is_cut_short_says_why_and_leaves_the_last(
 ) -> None:
     path, state = tmp_path / "checkpoint.pt", {"table": torch.ones(50, 9), "progress": {"epoch": 3}}
     checkpoint.save(path, state)
-    before, replacing, writes = path.read_bytes(), durable.replacing, 0
+    before, replacing, allowed = path.read_bytes(), durable.replacing, 0
 
     @contextmanager
     def cut_short(path: Path) -> Iterator[CutShort]:
         with replacing(path) as file:
-            yield CutShort(file, writes, reason)
+            yield CutShort(file, allowed, reason)
 
     monkeypatch.setattr(durable, "replacing", cut_short)
-    for writes in range(6):  # noqa: B007 (cut_short takes it)
+    for writes in range(6):
+        allowed = writes
         with pytest.raises(type(reason)):
             checkpoint.save(path, state)
     assert path.read_bytes() == before
