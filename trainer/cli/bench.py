@@ -238,7 +238,9 @@ def cold(
 @app.command()
 def serve(
     items: Annotated[list[int] | None, typer.Option(min=100, help="Size of a catalogue; repeatable.")] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="How long each load takes.")] = 8.0,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="How long each load takes; three times that for latency.")
+    ] = 8.0,
     json_: output.JsonOption = False,
 ) -> None:
     """Recommendations a second by one process on one core, with and without Redis, beside what its parts allow."""
@@ -263,7 +265,9 @@ def serve(
             shares = f"{served.capacity / each.echo.capacity:.2f}", f"{served.capacity / allowed:.2f}"
             rows.append((each.items, what, *parts, *_served_cells(served, *shares)))
     columns = ("items", "what", "search us", "trip us", "served/s", "of echo", "of parts", "p50 ms", "p99 ms")
-    output.print_table("one process on one core; latency at 70% of capacity, open loop", columns, rows)
+    output.print_table(
+        "one process on one core; latency of a typical second at 70% of capacity, open loop", columns, rows
+    )
 
 
 def _served_cells(served: "Served", of_echo: str = "", of_parts: str = "") -> tuple[str, ...]:

@@ -18,7 +18,7 @@ LATE_SECONDS = 10.0
 
 
 def latencies(port: int, bodies: Sequence[bytes], rate: float, seconds: float) -> list[float]:
-    """Seconds from when each request was due to its whole answer, rising.
+    """Seconds from when each request was due to its whole answer, in the order in which they were due.
 
     Args:
         port: of a server on this machine.
@@ -31,7 +31,7 @@ def latencies(port: int, bodies: Sequence[bytes], rate: float, seconds: float) -
     """
     # select alone waits in microseconds; the others round up to milliseconds
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
-        return sorted(runner.run(_Load(port, bodies, rate, seconds).run()))
+        return runner.run(_Load(port, bodies, rate, seconds).run())
 
 
 class _Load:
@@ -41,7 +41,8 @@ class _Load:
         self._free: list[_Connection] = []
         self._waiting: deque[float] = deque()
         self._random = random.Random(0)  # noqa: S311 (which user asks next)
-        self._taken: list[float] = []
+        self._taken: list[tuple[float, float]] = []
+        self._refused: str | None = None
         self._done = asyncio.Event()
 
     async def run(self) -> list[float]:
@@ -53,6 +54,8 @@ class _Load:
         for number in range(self._count):
             due = started + number / self._rate
             await asyncio.sleep(due - time.perf_counter())
+            if self._refused is not None:
+                break
             self._waiting.append(due)
             self._send()
         try:
@@ -60,7 +63,9 @@ class _Load:
                 await self._done.wait()
         except TimeoutError:
             raise UserError(f"{self._count - len(self._taken)} of {self._count} requests had no answer") from None
-        return self._taken
+        if self._refused is not None:
+            raise UserError(f"a request was answered {self._refused} at {self._rate:.0f} requests a second")
+        return [taken for _, taken in sorted(self._taken)]
 
     def _send(self) -> None:
         while self._waiting and self._free:
@@ -68,8 +73,10 @@ class _Load:
 
     def _answered(self, connection: "_Connection", due: float, status: bytes) -> None:
         if status != b"200":
-            raise UserError(f"a request was answered {status.decode()} at {self._rate:.0f} requests a second")
-        self._taken.append(time.perf_counter() - due)
+            self._refused = status.decode()
+            self._done.set()
+            return
+        self._taken.append((due, time.perf_counter() - due))
         self._free.append(connection)
         self._send()
         if len(self._taken) == self._count:
