@@ -4,6 +4,7 @@ A request's time counts from when it was due, so that a server that falls behind
 """
 
 import asyncio
+import math
 import random
 import selectors
 import time
@@ -38,23 +39,26 @@ class _Load:
     def __init__(self, port: int, bodies: Sequence[bytes], rate: float, seconds: float) -> None:
         self._port, self._rate, self._count = port, rate, int(rate * seconds)
         self._requests = [_request(body) for body in bodies]
-        self._free: list[_Connection] = []
+        self._free: deque[_Connection] = deque()
         self._waiting: deque[float] = deque()
         self._random = random.Random(0)  # noqa: S311 (which user asks next)
         self._taken: list[tuple[float, float]] = []
-        self._refused: str | None = None
+        self._trouble: str | None = None
         self._done = asyncio.Event()
 
     async def run(self) -> list[float]:
         loop = asyncio.get_running_loop()
-        for _ in range(CONNECTIONS):
-            _, connection = await loop.create_connection(lambda: _Connection(self._answered), "127.0.0.1", self._port)
+        # they are taken in turn, each about once a second or more often: a server closes those that idle
+        for _ in range(min(CONNECTIONS, math.ceil(self._rate))):
+            _, connection = await loop.create_connection(
+                lambda: _Connection(self._answered, self._lost), "127.0.0.1", self._port
+            )
             self._free.append(connection)
         started = time.perf_counter()
         for number in range(self._count):
             due = started + number / self._rate
             await asyncio.sleep(due - time.perf_counter())
-            if self._refused is not None:
+            if self._trouble is not None:
                 break
             self._waiting.append(due)
             self._send()
@@ -63,18 +67,17 @@ class _Load:
                 await self._done.wait()
         except TimeoutError:
             raise UserError(f"{self._count - len(self._taken)} of {self._count} requests had no answer") from None
-        if self._refused is not None:
-            raise UserError(f"a request was answered {self._refused} at {self._rate:.0f} requests a second")
+        if self._trouble is not None:
+            raise UserError(f"{self._trouble} at {self._rate:.0f} requests a second")
         return [taken for _, taken in sorted(self._taken)]
 
     def _send(self) -> None:
         while self._waiting and self._free:
-            self._free.pop().send(self._waiting.popleft(), self._random.choice(self._requests))
+            self._free.popleft().send(self._waiting.popleft(), self._random.choice(self._requests))
 
     def _answered(self, connection: "_Connection", due: float, status: bytes) -> None:
         if status != b"200":
-            self._refused = status.decode()
-            self._done.set()
+            self._end(f"a request was answered {status.decode()}")
             return
         self._taken.append((due, time.perf_counter() - due))
         self._free.append(connection)
@@ -82,18 +85,30 @@ class _Load:
         if len(self._taken) == self._count:
             self._done.set()
 
+    def _lost(self) -> None:
+        if len(self._taken) < self._count:
+            self._end("a connection was closed")
+
+    def _end(self, trouble: str) -> None:
+        self._trouble = trouble
+        self._done.set()
+
 
 class _Connection(asyncio.Protocol):
     """One request at a time over one connection."""
 
-    def __init__(self, answered: Callable[["_Connection", float, bytes], None]) -> None:
-        self._answered = answered
+    def __init__(self, answered: Callable[["_Connection", float, bytes], None], lost: Callable[[], None]) -> None:
+        self._answered, self._lost = answered, lost
         self._received = b""
         self._due = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 (of create_connection)
         self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._lost()
 
     def send(self, due: float, request: bytes) -> None:
         self._due = due

@@ -20,6 +20,7 @@ class _Answer(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     status = 200
     stop_at: int | None = None
+    closes = False
     asked = 0
     turn = threading.Lock()
 
@@ -33,6 +34,7 @@ class _Answer(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"{}")
+        self.close_connection = self.closes
 
     def log_message(self, *_of: object) -> None:
         pass
@@ -46,8 +48,9 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 @contextmanager
-def server(status: int = 200, stop_at: int | None = None) -> Iterator[int]:
-    handler = type("Handler", (_Answer,), {"status": status, "stop_at": stop_at, "turn": threading.Lock()})
+def server(status: int = 200, stop_at: int | None = None, closes: bool = False) -> Iterator[int]:
+    kind = {"status": status, "stop_at": stop_at, "closes": closes, "turn": threading.Lock()}
+    handler = type("Handler", (_Answer,), kind)
     with _Server(("127.0.0.1", 0), handler) as listening:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         yield listening.server_port
@@ -66,6 +69,14 @@ def test_who_was_due_while_the_server_stood_still_waited_since_then() -> None:
 
 def test_an_answer_that_is_none_ends_it() -> None:
     with server(status=503) as port, pytest.raises(UserError, match="503 at 100 requests a second"):
+        latencies(port, [b"{}"], RATE, SECONDS)
+
+
+def test_a_connection_that_the_server_closes_ends_it() -> None:
+    with (
+        server(closes=True) as port,
+        pytest.raises(UserError, match="a connection was closed at 100 requests a second"),
+    ):
         latencies(port, [b"{}"], RATE, SECONDS)
 
 
