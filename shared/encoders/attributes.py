@@ -32,36 +32,21 @@ class _Attribute(BaseModel):
     column: str = Field(min_length=1, description="of an item, in upper or lower case")
 
 
-class Values(_Attribute):
-    """One or several of a set of values."""
+class Named(_Attribute):
+    """One or several of a set of values, or words of a text, in no order."""
 
-    kind: Literal["values"] = "values"
-    values: tuple[str, ...] = Field(min_length=1, description="small letters; each has a place in the block")
-
-    @property
-    def width(self) -> int:
-        """Numbers of its block."""
-        return len(self.values)
-
-    def block(self, value: object) -> NDArray[np.float32]:
-        """1 at each value that the item has, (width,)."""
-        return _marked(self.values, values_in(value))
-
-
-class Words(_Attribute):
-    """Words of a text, in no order."""
-
-    kind: Literal["words"] = "words"
-    words: tuple[str, ...] = Field(min_length=1, description="small letters; each has a place in the block")
+    kind: Literal["values", "words"] = "values"
+    names: tuple[str, ...] = Field(min_length=1, description="small letters; each has a place in the block")
 
     @property
     def width(self) -> int:
         """Numbers of its block."""
-        return len(self.words)
+        return len(self.names)
 
     def block(self, value: object) -> NDArray[np.float32]:
-        """1 at each word that the text has, (width,)."""
-        return _marked(self.words, words_in(value))
+        """1 at each value or word that the item has, (width,)."""
+        found = values_in(value) if self.kind == "values" else words_in(value)
+        return np.isin(np.asarray(self.names), list(set(found))).astype(np.float32)
 
 
 class Number(_Attribute):
@@ -92,7 +77,7 @@ class Number(_Attribute):
         return np.asarray(np.maximum(0, 1 - np.abs(places - np.interp(found, self.knots, places))), np.float32)
 
 
-Attribute = Annotated[Values | Words | Number, Field(discriminator="kind")]
+Attribute = Annotated[Named | Number, Field(discriminator="kind")]
 
 
 def attributes_text(record: Mapping[str, Any], columns: Iterable[str]) -> str | None:
@@ -107,7 +92,7 @@ def attributes_text(record: Mapping[str, Any], columns: Iterable[str]) -> str | 
     return json.dumps(there, ensure_ascii=False, default=str, sort_keys=True) if there else None
 
 
-def attributes_vector(attributes: Sequence[Values | Words | Number], text: str) -> NDArray[np.float32] | None:
+def attributes_vector(attributes: Sequence[Named | Number], text: str) -> NDArray[np.float32] | None:
     """The blocks side by side, each of length 1 or zero; None if nothing in the item is known.
 
     Args:
@@ -163,7 +148,3 @@ def year_in(value: object) -> float | None:
     """
     found = _YEAR.findall(as_text(value))
     return float(found[-1]) if found else None
-
-
-def _marked(known: Sequence[str], found: Iterable[str]) -> NDArray[np.float32]:
-    return np.isin(np.asarray(known), list(set(found))).astype(np.float32)

@@ -16,9 +16,8 @@ import numpy as np
 from shared.encoders import AttributesSpec, EncoderFolder
 from shared.encoders.attributes import (
     SEPARATOR,
+    Named,
     Number,
-    Values,
-    Words,
     attributes_text,
     number_in,
     values_in,
@@ -82,12 +81,12 @@ def fit_attributes(items: Items, columns: Sequence[str]) -> EncoderFolder:
     return EncoderFolder(spec, files={}, sha256={}, description=Path(DESCRIPTION))
 
 
-def attribute_of(column: str, values: Sequence[object]) -> Values | Words | Number | None:
+def attribute_of(column: str, values: Sequence[object]) -> Named | Number | None:
     """What a column's values are, and which of them there are; None if items share none.
 
     >>> attribute_of("price", [float(price) for price in range(40)]).kind
     'number'
-    >>> attribute_of("colour", ["red", "blue", "red", "red", "blue", None, "blue"]).values
+    >>> attribute_of("colour", ["red", "blue", "red", "red", "blue", None, "blue"]).names
     ('blue', 'red')
     >>> attribute_of("title", ["Heat (1995)", "Alien (1979)", "Ran (1985)"]).kind
     'year'
@@ -101,10 +100,10 @@ def attribute_of(column: str, values: Sequence[object]) -> Values | Words | Numb
     if len(years) >= NEARLY_ALL * len(there) and len(numbers) < len(there) and len(set(years)) > 1:
         return _years(column, years)
     if _is_a_set(there):
-        values_known = _shared(map(values_in, there), most=len(there))
-        return Values(column=column, values=values_known) if values_known else None
-    words = _shared(map(words_in, there), most=MOST_OF_THE_ITEMS * len(there))
-    return Words(column=column, words=words) if words else None
+        names = _shared(map(values_in, there), most=len(there))
+        return Named(column=column, names=names) if names else None
+    names = _shared(map(words_in, there), most=MOST_OF_THE_ITEMS * len(there))
+    return Named(kind="words", column=column, names=names) if names else None
 
 
 def _read(values: Sequence[object], read: Callable[[object], float | None]) -> list[float]:

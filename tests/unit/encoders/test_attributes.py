@@ -14,9 +14,8 @@ from typer.testing import CliRunner
 
 from shared.encoders import AttributesSpec, RawItem, open_encoder, read_folder, write_folder
 from shared.encoders.attributes import (
+    Named,
     Number,
-    Values,
-    Words,
     attributes_text,
     attributes_vector,
     number_in,
@@ -41,8 +40,8 @@ anything = st.recursive(
     max_leaves=5,
 )
 ALL_KINDS = (
-    Values(column="genre", values=("comedy", "drama")),
-    Words(column="title", words=("mug", "red")),
+    Named(column="genre", names=("comedy", "drama")),
+    Named(kind="words", column="title", names=("mug", "red")),
     Number(column="price", knots=(0.0, 10.0, 30.0)),
     Number(kind="year", column="made", knots=(1990.0, 1995.0, 2000.0)),
 )
@@ -147,14 +146,14 @@ COLUMNS: dict[str, list[object]] = {
 @pytest.mark.parametrize(
     ("column", "expected"),
     [
-        ("genre", Values(column="genre", values=("comedy", "drama", "war"))),
-        ("brand", Values(column="brand", values=("7", "8", "9"))),
+        ("genre", Named(column="genre", names=("comedy", "drama", "war"))),
+        ("brand", Named(column="brand", names=("7", "8", "9"))),
         ("made", Number(kind="year", column="made", knots=tuple(np.linspace(1980, 2019, 9)))),
         ("title", Number(kind="year", column="title", knots=(1980.0, 1984.0, 1988.0))),
-        ("about", Words(column="about", words=("blue", "green", "grey", "red"))),
+        ("about", Named(kind="words", column="about", names=("blue", "green", "grey", "red"))),
         ("serial", None),
         ("nothing", None),
-        ("same year", Values(column="same year", values=("(1999)",))),
+        ("same year", Named(column="same year", names=("(1999)",))),
     ],
 )
 def test_a_column_is_read_as_what_most_of_it_is(column: str, expected: object) -> None:
@@ -174,9 +173,9 @@ def test_as_many_items_lie_between_two_knots_as_between_others(column: str) -> N
 def test_of_many_values_the_commonest_are_kept() -> None:
     values = [f"tag{n}" for n in range(MOST_PLACES + 5) for _ in range(3)] + ["tag7", "often"] * 4
     found = attribute_of("tags", values)
-    assert isinstance(found, Values)
-    assert len(found.values) == MOST_PLACES
-    assert {"often", "tag7"} <= set(found.values)
+    assert isinstance(found, Named)
+    assert len(found.names) == MOST_PLACES
+    assert {"often", "tag7"} <= set(found.names)
 
 
 def test_a_catalogue_is_encoded_and_again_as_it_was_then(catalogue: Catalogue) -> None:
