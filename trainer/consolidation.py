@@ -39,8 +39,14 @@ def can_decompose(linear: LinearTeacher, users: int) -> bool:
 
 
 def blended(student: Tensor, linear: Tensor, weights: Tensor) -> Tensor:
-    """``standardised(student) + weights * standardised(linear)``, (n, items), with a weight for each row, (n,)."""
-    return standardised(student).add_(standardised(linear) * weights.unsqueeze(1))
+    """``standardised(student) + weights * linear``, (n, items), with a weight for each row, (n,).
+
+    Args:
+        student: any scores.
+        linear: standardised ones, as the linear teacher gives.
+        weights: of the linear teacher.
+    """
+    return standardised(student).addcmul_(linear, weights.unsqueeze(1))
 
 
 def weights_by_history(interactions: sp.csr_matrix) -> Tensor:

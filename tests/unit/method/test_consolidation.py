@@ -73,7 +73,7 @@ def test_standardised_rows() -> None:
 
 
 def test_blend_weighs_the_linear_teacher() -> None:
-    student, linear = torch.tensor([[0.0, 10.0]]), torch.tensor([[3.0, 1.0]])
+    student, linear = torch.tensor([[0.0, 10.0]]), torch.tensor([[1.0, -1.0]])
     assert blended(student, linear, torch.tensor([0.4])).tolist() == [[pytest.approx(-0.6), pytest.approx(0.6)]]
 
 
