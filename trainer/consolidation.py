@@ -20,14 +20,12 @@ from torch import Tensor
 
 from trainer.evaluation import Holdout, evaluate_scores
 from trainer.focus import best_entries, focused
-from trainer.joined_scores import JoinedScores, standardised_scale
+from trainer.joined_scores import JoinedScores, ScoreOperator, standardised_scale
 from trainer.linear_teacher import LinearTeacher, standardised
 
 Scores = Callable[[NDArray[np.int64]], Tensor]
-Product = Callable[[Tensor], Tensor]
 
 BLEND_WEIGHTS = (0.1, 0.2, 0.4, 0.8)
-USERS_PER_BLOCK = 128
 FURTHER_DIRECTIONS = 32
 POWER_ITERATIONS = 4
 MOST_PAIRS = 4_000_000_000
@@ -84,14 +82,7 @@ def consolidate(
 
     best = max(BLEND_WEIGHTS, key=lambda weight: evaluate_scores(blend(weight), validation)["recall@20"])
     joined = JoinedScores(student, linear, best * by_history)
-    tables = _decomposed(
-        lambda basis: joined.transposed_times(joined.times(basis)),
-        joined.times,
-        joined.shape,
-        width,
-        seed,
-        joined.device,
-    )
+    tables = nearest_embeddings(joined, width, seed)
     if focus > 0:
         entries = best_entries(blend(best), (users, items), min(focus, items), student.device)
         tables = focused(joined, entries, *tables)
@@ -116,48 +107,24 @@ def joined_parts(parts: dict[str, Tensor], student_items: Tensor, joined_items: 
     return {name: (part @ projection) * scale for name, part in parts.items()}
 
 
-def nearest_embeddings(
-    scores: Scores, shape: tuple[int, int], width: int, seed: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def nearest_embeddings(scores: ScoreOperator, width: int, seed: int) -> tuple[Tensor, Tensor]:
     """Tables (users, width) and (items, width) whose inner products are nearest to the scores, by squares.
 
     Subspace iteration on the items' side with a random start (Halko, Martinsson and Tropp, SIAM Review 2011). The
     items' columns are orthonormal and sorted by falling singular value; those beyond the rank are zero.
 
     Args:
-        scores: from users (n,) to (n, items).
-        shape: (users, items).
+        scores: of all users and items.
         width: of the tables.
         seed: of the start.
-        device: where to compute.
     """
-    users, _ = shape
-    blocks = [np.arange(first, min(first + USERS_PER_BLOCK, users)) for first in range(0, users, USERS_PER_BLOCK)]
-
-    def gram_times(basis: Tensor) -> Tensor:
-        image = torch.zeros_like(basis)
-        for block in blocks:
-            rows = scores(block)
-            image += rows.T @ (rows @ basis)
-        return image
-
-    def times(basis: Tensor) -> Tensor:
-        return torch.cat([scores(block) @ basis for block in blocks])
-
-    return _decomposed(gram_times, times, shape, width, seed, device)
-
-
-def _decomposed(
-    gram_times: Product, times: Product, shape: tuple[int, int], width: int, seed: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """``nearest_embeddings`` of X (users, items), known by ``X^T X`` and ``X`` times a matrix."""
-    users, items = shape
+    users, items = scores.shape
     directions = min(width + FURTHER_DIRECTIONS, users, items)
-    start = torch.randn(items, directions, generator=torch.Generator().manual_seed(seed)).to(device)
+    start = torch.randn(items, directions, generator=torch.Generator().manual_seed(seed)).to(scores.device)
     basis = torch.linalg.qr(start).Q
     for _ in range(POWER_ITERATIONS):
-        basis = torch.linalg.qr(gram_times(basis)).Q
-    of_users = times(basis)
+        basis = torch.linalg.qr(scores.transposed_times(scores.times(basis))).Q
+    of_users = scores.times(basis)
     energy, rotation = torch.linalg.eigh(of_users.T @ of_users)
     kept = rotation.flip(dims=[1])[:, :width]
     found = energy.flip(dims=[0])[:width] > 0

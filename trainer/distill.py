@@ -15,6 +15,7 @@ from shared.errors import DivergenceError
 from trainer import graph, losses
 from trainer.consolidation import can_decompose, nearest_embeddings
 from trainer.inputs import TrainingInputs, bipartite_propagator, hide_content
+from trainer.joined_scores import LinearScores
 from trainer.recipe import Recipe
 from trainer.sampler import Triplets
 from trainer.stopwatch import stopwatch
@@ -138,13 +139,7 @@ class Distillation:
             return
         if not can_decompose(linear, self._inputs.interactions.shape[0]):
             return
-        users, items = nearest_embeddings(
-            linear.scores,
-            self._inputs.interactions.shape,
-            self._recipe.width,
-            seed,
-            self._inputs.device,
-        )
+        users, items = nearest_embeddings(LinearScores(linear, self._inputs.device), self._recipe.width, seed)
         balance = users.norm(dim=0).sqrt().clamp(min=torch.finfo(users.dtype).tiny)
         scale = self._recipe.linear_temperature**-0.5
         table = torch.cat([users / balance, items * balance]) * scale

@@ -16,7 +16,8 @@ from torch import Tensor
 
 CUTOFFS = (10, 20)
 USERS_PER_CHUNK = 512
-SCORES_PER_CHUNK = 2**25
+SCORES_PER_CHUNK = 2**22
+"""16 MB: the C library keeps blocks of up to 32 MB to use again, and has larger ones cleared anew each time."""
 MOST_USERS = 50_000
 
 Scores = Callable[[NDArray[np.int64]], Tensor]
@@ -131,10 +132,14 @@ def ranked(scores: Scores, holdout: Holdout) -> Ranking:
 
 def ranked_for(scores: Scores, users: NDArray[np.int64], holdout: Holdout) -> NDArray[np.int64]:
     """The best items of some users, (n, max(CUTOFFS)), training items masked."""
-    size = max(1, min(USERS_PER_CHUNK, SCORES_PER_CHUNK // holdout.training.shape[1]))
-    chunks = [users[start : start + size] for start in range(0, len(users), size)]
-    lists = [_best(scores(chunk), chunk, holdout) for chunk in chunks]
+    lists = [_best(scores(chunk), chunk, holdout) for chunk in chunks(users, holdout.training.shape[1])]
     return np.concatenate(lists) if lists else np.empty((0, max(CUTOFFS)), np.int64)
+
+
+def chunks(users: NDArray[np.int64], items: int) -> list[NDArray[np.int64]]:
+    """The users (n,) in chunks whose scores of so many items are to be formed at once."""
+    size = max(1, min(USERS_PER_CHUNK, SCORES_PER_CHUNK // items))
+    return [users[start : start + size] for start in range(0, len(users), size)]
 
 
 def found(lists: NDArray[np.int64], users: NDArray[np.int64], holdout: Holdout) -> NDArray[np.bool_]:

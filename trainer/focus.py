@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.evaluation import chunks
 from trainer.joined_scores import JoinedScores
 
 ELSEWHERE = 0.03
 SWEEPS = 2
 GRADIENT_STEPS = 3
-USERS_PER_BLOCK = 512
 NUMBERS_PER_BLOCK = 2**21
 
 
@@ -86,9 +86,8 @@ def best_entries(
         count: at most the items.
         device: where the scores are.
     """
-    users, _ = shape
-    blocks = [np.arange(first, min(first + USERS_PER_BLOCK, users)) for first in range(0, users, USERS_PER_BLOCK)]
-    found = [scores(block).topk(count, dim=1) for block in blocks]
+    users, items = shape
+    found = [scores(chunk).topk(count, dim=1) for chunk in chunks(np.arange(users), items)]
     return Entries(
         offsets=torch.arange(0, users * count + 1, count, device=device),
         columns=torch.cat([best.indices for best in found]).ravel(),

@@ -31,6 +31,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.evaluation import chunks
 from trainer.propagation import SparseRows, sparse_rows
 
 USER_DEGREE_POWER = 0.25
@@ -84,10 +85,12 @@ class LinearTeacher:
 
         ``scores(users)`` is ``(Y B - mean) * scale`` of these users.
         """
-        raw = self._interactions @ self._weights
-        items = len(self.items)
-        mean = np.asarray(raw.sum(axis=1), dtype=np.float64).ravel() / items
-        square = np.asarray(raw.power(2).sum(axis=1), dtype=np.float64).ravel() / items
+        users, items = self._interactions.shape
+        mean, square = np.zeros(users), np.zeros(users)
+        for chunk in chunks(np.arange(users), items):
+            raw = self._interactions[chunk] @ self._weights
+            mean[chunk] = np.asarray(raw.sum(axis=1), dtype=np.float64).ravel() / items
+            square[chunk] = np.asarray(raw.power(2).sum(axis=1), dtype=np.float64).ravel() / items
         deviation = np.sqrt(np.maximum(square - mean**2, 0))
         scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
         return mean.astype(np.float32), scale.astype(np.float32)
@@ -149,9 +152,9 @@ def densely_multiplied(rows: sp.csr_matrix, transposed: SparseRows, device: torc
 
 def standardised(scores: Tensor) -> Tensor:
     """Rows (n, items) with mean 0 and standard deviation 1; zeros where all scores are equal."""
-    deviation, mean = torch.std_mean(scores, dim=1, keepdim=True, correction=0)
-    scale = torch.where(deviation > 0, 1 / deviation, 0.0)
-    return (scores - mean).mul_(scale)
+    centred = scores - scores.mean(dim=1, keepdim=True)
+    length = torch.linalg.vector_norm(centred, dim=1, keepdim=True)  # std_mean takes twenty times as long
+    return centred.mul_(torch.where(length > 0, scores.shape[1] ** 0.5 / length, 0.0))
 
 
 def fit_linear_teacher(

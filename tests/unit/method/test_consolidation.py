@@ -23,8 +23,20 @@ from trainer.linear_teacher import LinearTeacher, fit_linear_teacher
 CPU = torch.device("cpu")
 
 
-def of(matrix: np.ndarray):
-    return lambda users: torch.from_numpy(matrix[users].astype(np.float32))
+class Dense:
+    """Scores that are there as a whole."""
+
+    device = CPU
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        self._matrix = torch.from_numpy(matrix.astype(np.float32))
+        self.shape = matrix.shape
+
+    def times(self, of_items: torch.Tensor) -> torch.Tensor:
+        return self._matrix @ of_items
+
+    def transposed_times(self, of_users: torch.Tensor) -> torch.Tensor:
+        return self._matrix.T @ of_users
 
 
 def truncated(matrix: np.ndarray, width: int) -> np.ndarray:
@@ -36,7 +48,7 @@ def truncated(matrix: np.ndarray, width: int) -> np.ndarray:
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(0, 1000))
 def test_products_are_the_truncated_decomposition(users: int, items: int, width: int, seed: int) -> None:
     matrix = np.random.default_rng(seed).normal(size=(users, items))
-    of_users, of_items = nearest_embeddings(of(matrix), (users, items), width, seed, CPU)
+    of_users, of_items = nearest_embeddings(Dense(matrix), width, seed)
     assert of_users.shape == (users, width)
     assert of_items.shape == (items, width)
     assert np.allclose((of_users @ of_items.T).numpy(), truncated(matrix, width), atol=1e-3)
@@ -45,7 +57,7 @@ def test_products_are_the_truncated_decomposition(users: int, items: int, width:
 def test_columns_are_sorted_orthonormal_and_zero_beyond_the_rank() -> None:
     generator = np.random.default_rng(1)
     matrix = generator.normal(size=(3000, 4)) @ generator.normal(size=(4, 60))
-    of_users, of_items = nearest_embeddings(of(matrix), (3000, 60), 6, 0, CPU)
+    of_users, of_items = nearest_embeddings(Dense(matrix), 6, 0)
     strength = of_users.norm(dim=0).numpy()
     assert np.all(np.diff(strength) <= 1e-3)
     assert np.allclose((of_items.T @ of_items).numpy()[:4, :4], np.eye(4), atol=1e-4)
@@ -54,13 +66,13 @@ def test_columns_are_sorted_orthonormal_and_zero_beyond_the_rank() -> None:
 
 def test_the_seed_decides_every_bit() -> None:
     matrix = np.random.default_rng(2).normal(size=(50, 90))
-    first, again = (nearest_embeddings(of(matrix), (50, 90), 5, 3, CPU) for _ in range(2))
+    first, again = (nearest_embeddings(Dense(matrix), 5, 3) for _ in range(2))
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
 
 
 def test_scores_that_are_all_zero_make_zero_embeddings() -> None:
-    of_users, of_items = nearest_embeddings(of(np.zeros((7, 9))), (7, 9), 3, 0, CPU)
+    of_users, of_items = nearest_embeddings(Dense(np.zeros((7, 9))), 3, 0)
     assert not of_users.any()
     assert torch.isfinite(of_items).all()
 

@@ -95,7 +95,7 @@ def test_focused_tables_are_close_to_the_least_weighted_error(
     """Compared with gradient descent on the dense objective, from the same start."""
     monkeypatch.setattr(focus, "SWEEPS", 60)
     scores = lambda users: dense[torch.from_numpy(users)]  # noqa: E731
-    start = nearest_embeddings(scores, (USERS, ITEMS), 5, 0, CPU)
+    start = nearest_embeddings(JoinedScores(student, linear, WEIGHTS), 5, 0)
     tables = focused(JoinedScores(student, linear, WEIGHTS), best_entries(scores, (USERS, ITEMS), 6, CPU), *start)
     rank = dense.argsort(dim=1, descending=True).argsort(dim=1)
     weights = torch.where(rank < 6, 1.0, ELSEWHERE)
@@ -119,7 +119,7 @@ def test_a_few_sweeps_already_help_and_leave_orthonormal_sorted_columns(
     student: torch.Tensor, linear: LinearTeacher, dense: torch.Tensor
 ) -> None:
     scores = lambda users: dense[torch.from_numpy(users)]  # noqa: E731
-    start = nearest_embeddings(scores, (USERS, ITEMS), 8, 0, CPU)
+    start = nearest_embeddings(JoinedScores(student, linear, WEIGHTS), 8, 0)
     of_users, of_items = focused(
         JoinedScores(student, linear, WEIGHTS), best_entries(scores, (USERS, ITEMS), 5, CPU), *start
     )
@@ -132,7 +132,7 @@ def test_when_all_items_are_best_the_decomposition_is_already_nearest(
     student: torch.Tensor, linear: LinearTeacher, dense: torch.Tensor
 ) -> None:
     scores = lambda users: dense[torch.from_numpy(users)]  # noqa: E731
-    start = nearest_embeddings(scores, (USERS, ITEMS), 5, 0, CPU)
+    start = nearest_embeddings(JoinedScores(student, linear, WEIGHTS), 5, 0)
     every = best_entries(scores, (USERS, ITEMS), ITEMS, CPU)
     of_users, of_items = focused(JoinedScores(student, linear, WEIGHTS), every, *start)
     assert torch.allclose(of_users @ of_items.T, start[0] @ start[1].T, atol=2e-2)
@@ -142,9 +142,8 @@ def test_embeddings_wider_than_the_rank_stay_finite(
     student: torch.Tensor, linear: LinearTeacher, dense: torch.Tensor
 ) -> None:
     scores = lambda users: dense[torch.from_numpy(users)]  # noqa: E731
-    start = tuple(
-        torch.nn.functional.pad(table, (0, 10)) for table in nearest_embeddings(scores, dense.shape, 30, 0, CPU)
-    )
+    nearest = nearest_embeddings(JoinedScores(student, linear, WEIGHTS), 30, 0)
+    start = tuple(torch.nn.functional.pad(table, (0, 10)) for table in nearest)
     of_users, of_items = focused(
         JoinedScores(student, linear, WEIGHTS), best_entries(scores, (USERS, ITEMS), 5, CPU), *start
     )
