@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from shared.item_tower import TowerDescription
 from trainer.dataset import TRAIN, VALIDATION, Dataset
-from trainer.evaluation import Holdout, top_items
+from trainer.evaluation import Holdout, chunks, top_items
 
 NEIGHBOURS = 10
 COSINE_POWER = 4
@@ -59,9 +59,8 @@ MOST_DIRECTIONS = 512
 """Of wider features so many principal directions are learned from."""
 MOST_LEARNED, MOST_NEIGHBOURS = 100_000, 50_000
 """Items that are learned from, and the most popular of these, which can be neighbours."""
-MOST_JUDGED = 2_000
-MOST_SCORES = 2**25
-"""Users that the stretching is judged by, and their scores."""
+MOST_JUDGED_SCORES = 2**28
+"""Of the users that the stretching is judged by: fewer of them where there are more items."""
 CUTOFF = 20
 SEED = 0
 
@@ -441,24 +440,29 @@ def _stacked(voices: Sequence[_Voice], target: _Target) -> tuple[NDArray[np.floa
 def _scale(tower: FittedTower, voices: Sequence[_Voice], dataset: Dataset, users: Matrix, items: Matrix) -> float:
     """The largest harmless factor, see above, or the least there is; 1 without validation interactions."""
     training, held_out = dataset.interactions(TRAIN), dataset.interactions(VALIDATION)
-    judged = evenly_spread(Holdout(training, held_out).users(), max(1, min(MOST_JUDGED, MOST_SCORES // len(items))))
+    judged = evenly_spread(Holdout(training, held_out).users(), max(1, MOST_JUDGED_SCORES // len(items)))
     if len(judged) == 0:
         return 1.0
     known = reduce(np.union1d, [voice.fit.rows for voice in voices])
     cold = np.sort(np.random.default_rng(SEED).permutation(known)[: max(1, round(COLD_SHARE * len(known)))])
-    of_cold = users[judged] @ _left_out_vectors(tower, voices, cold).T
-    scores = users[judged] @ items.T
-    taken, relevant = (matrix[judged].toarray() > 0 for matrix in (training, held_out))
-    relevant[:, cold] = False
-    scores[taken] = -np.inf
+    left_out = _left_out_vectors(tower, voices, cold)
 
-    def found(stretched: Matrix) -> int:
-        scores[:, cold] = stretched  # also for those who took them: they would find a new item like it first of all
+    def found(scale: float) -> int:
+        """Interactions with the others that are found among all; with a scale of 0 none of the tenth is there."""
+        return sum(_found(chunk, scale) for chunk in chunks(judged, len(items)))
+
+    def _found(chunk: NDArray[np.int64], scale: float) -> int:
+        scores = users[chunk] @ items.T
+        taken, relevant = (matrix[chunk].toarray() > 0 for matrix in (training, held_out))
+        relevant[:, cold] = False
+        scores[taken] = -np.inf
+        # also for those who took them: they would find a new item like it first of all
+        scores[:, cold] = users[chunk] @ (np.float32(scale) * left_out).T if scale else -np.inf
         best = top_items(torch.from_numpy(scores), CUTOFF)
         return int(np.take_along_axis(relevant, best, axis=1).sum())
 
-    needed = found(np.full_like(of_cold, -np.inf))
-    harmless = bisect_left(SCALES, True, key=lambda scale: found(np.float32(scale) * of_cold) < needed)
+    needed = found(0)
+    harmless = bisect_left(SCALES, True, key=lambda scale: found(scale) < needed)
     return SCALES[max(harmless - 1, 0)]
 
 
