@@ -1,6 +1,6 @@
 """What an artefact says of itself: ``manifest.json``, its digest and the names of versions.
 
-Knows the manifest's content, not the tables it describes (see ``shared/artifact.py``).
+Knows the manifest's content, not the tables it describes (see ``shared/artifact/``).
 """
 
 import hashlib

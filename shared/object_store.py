@@ -1,6 +1,6 @@
 """A store folder and its copy in an object store, such as ``s3://bucket/models``.
 
-The object store has the layout of the folder (``shared/artifact.py``). A version travels whole: its manifest goes last,
+The object store has the layout of the folder (``shared/artifact/``). A version travels whole: its manifest goes last,
 so that what has a manifest is complete; ``CURRENT`` follows it. Readers fetch into a hidden folder, check every file as
 on any load, and rename. So neither side ever sees half a version, and the object store needs no rename or lock of its
 own. Reaches everything that fsspec does; S3 needs the extra ``object-store``. Credentials and endpoints come from the
