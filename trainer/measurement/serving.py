@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,18 +130,17 @@ def measure_serving(items: int, seconds: float) -> ServingSpeed:
             os.sched_setaffinity(0, {serving})
             search = _search_seconds(*embeddings)
             os.sched_setaffinity(0, {loading})
-            server = EmbeddedServer(store / ".state")  # on this core
-            os.sched_setaffinity(0, {serving})
-            round_trip = _round_trip_seconds(server.socket)
-            os.sched_setaffinity(0, {loading})
-            with _service(store, serving, {"MTS4MM_REDIS_URL": NO_REDIS}) as port:
-                answer = Path(folder) / "answer.json"
-                answer.write_bytes(_ask(port, {"user_id": "u0", "k": K}))
-                echo = _echo(answer, serving, seconds)
-                alone = _served(port, seconds)
-            with _service(store, serving, {"MTS4MM_STATE": str(server.folder)}) as port:
-                with_state = _served(port, seconds)
-            server.close()
+            with closing(EmbeddedServer(store / ".state")) as server:  # on this core
+                os.sched_setaffinity(0, {serving})
+                round_trip = _round_trip_seconds(server.socket)
+                os.sched_setaffinity(0, {loading})
+                with _service(store, serving, {"MTS4MM_REDIS_URL": NO_REDIS}) as port:
+                    answer = Path(folder) / "answer.json"
+                    answer.write_bytes(_ask(port, {"user_id": "u0", "k": K}))
+                    echo = _echo(answer, serving, seconds)
+                    alone = _served(port, seconds)
+                with _service(store, serving, {"MTS4MM_STATE": str(server.folder)}) as port:
+                    with_state = _served(port, seconds)
         finally:
             os.sched_setaffinity(0, before)
     return ServingSpeed(items, echo, search, round_trip, alone, with_state)
