@@ -16,8 +16,12 @@ from torch import Tensor
 
 CUTOFFS = (10, 20)
 USERS_PER_CHUNK = 512
-SCORES_PER_CHUNK = 2**22
+FEW_USERS = 128
+"""With fewer the item table is read too often for what is computed with it."""
+SCORES_KEPT = 2**22
 """16 MB: the C library keeps blocks of up to 32 MB to use again, and has larger ones cleared anew each time."""
+SCORES_PER_CHUNK = 2**25
+"""More are never formed at once."""
 MOST_USERS = 50_000
 
 Scores = Callable[[NDArray[np.int64]], Tensor]
@@ -138,7 +142,8 @@ def ranked_for(scores: Scores, users: NDArray[np.int64], holdout: Holdout) -> ND
 
 def chunks(users: NDArray[np.int64], items: int) -> list[NDArray[np.int64]]:
     """The users (n,) in chunks whose scores of so many items are to be formed at once."""
-    size = max(1, min(USERS_PER_CHUNK, SCORES_PER_CHUNK // items))
+    wanted = min(USERS_PER_CHUNK, max(FEW_USERS, SCORES_KEPT // items))
+    size = max(1, min(wanted, SCORES_PER_CHUNK // items))
     return [users[start : start + size] for start in range(0, len(users), size)]
 
 
