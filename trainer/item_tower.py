@@ -449,9 +449,9 @@ def _scale(tower: FittedTower, voices: Sequence[_Voice], dataset: Dataset, users
 
     def found(scale: float) -> int:
         """Interactions with the others that are found among all; with a scale of 0 none of the tenth is there."""
-        return sum(_found(chunk, scale) for chunk in chunks(judged, len(items)))
+        return sum(found_by(chunk, scale) for chunk in chunks(judged, len(items)))
 
-    def _found(chunk: NDArray[np.int64], scale: float) -> int:
+    def found_by(chunk: NDArray[np.int64], scale: float) -> int:
         scores = users[chunk] @ items.T
         taken, relevant = (matrix[chunk].toarray() > 0 for matrix in (training, held_out))
         relevant[:, cold] = False
