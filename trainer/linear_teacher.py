@@ -43,6 +43,8 @@ MOST_ITERATIONS = 500
 MOST_ITEMS = 20_000
 MOST_INTERACTIONS = 1_000_000
 SAMPLE_SEED = 0
+ROUNDED = 8
+"""A deviation of so many times what a mean is rounded by is none."""
 
 Fraction = Callable[[float], None]
 
@@ -152,9 +154,11 @@ def densely_multiplied(rows: sp.csr_matrix, transposed: SparseRows, device: torc
 
 def standardised(scores: Tensor) -> Tensor:
     """Rows (n, items) with mean 0 and standard deviation 1; zeros where all scores are equal."""
-    centred = scores - scores.mean(dim=1, keepdim=True)
-    length = torch.linalg.vector_norm(centred, dim=1, keepdim=True)  # std_mean takes twenty times as long
-    return centred.mul_(torch.where(length > 0, scores.shape[1] ** 0.5 / length, 0.0))
+    mean = scores.mean(dim=1, keepdim=True)
+    centred = scores - mean
+    deviation = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / scores.shape[1] ** 0.5  # std_mean is slow
+    rounding = ROUNDED * torch.finfo(scores.dtype).eps * mean.abs()
+    return centred.mul_(torch.where(deviation > rounding, 1 / deviation, 0.0))
 
 
 def fit_linear_teacher(

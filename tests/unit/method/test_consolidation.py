@@ -84,6 +84,11 @@ def test_standardised_rows() -> None:
     assert not rows[1].any()
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1, -1 / 3, 1234.567])
+def test_scores_that_are_all_equal_are_standardised_to_zero(value: float) -> None:
+    assert not standardised(torch.full((3, 18_357), value)).any()
+
+
 def test_blend_weighs_the_linear_teacher() -> None:
     student, linear = torch.tensor([[0.0, 10.0]]), torch.tensor([[1.0, -1.0]])
     assert blended(student, linear, torch.tensor([0.4])).tolist() == [[pytest.approx(-0.6), pytest.approx(0.6)]]
