@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from shared.encoders.texts import as_text, plain_text
 
@@ -36,7 +36,11 @@ class Named(_Attribute):
     """One or several of a set of values, or words of a text, in no order."""
 
     kind: Literal["values", "words"] = "values"
-    names: tuple[str, ...] = Field(min_length=1, description="small letters; each has a place in the block")
+    names: tuple[str, ...] = Field(
+        min_length=1,
+        description="small letters; each has a place in the block",
+        validation_alias=AliasChoices("names", "values", "words"),  # as models of before have them
+    )
 
     @property
     def width(self) -> int:

@@ -90,7 +90,7 @@ class _Load:
             self._end("a connection was closed")
 
     def _end(self, trouble: str) -> None:
-        self._trouble = trouble
+        self._trouble = self._trouble or trouble
         self._done.set()
 
 

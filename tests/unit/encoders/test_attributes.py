@@ -170,6 +170,13 @@ def test_as_many_items_lie_between_two_knots_as_between_others(column: str) -> N
     assert column == "sparse" or between.max() - between.min() <= 1
 
 
+@pytest.mark.parametrize("kind", ["values", "words"])
+def test_what_was_fitted_before_names_were_called_so_is_read(kind: str) -> None:
+    found = Named.model_validate({"kind": kind, "column": "made of", kind: ["glass", "tin"]})
+    assert found == Named(kind=kind, column="made of", names=("glass", "tin"))
+    assert Named.model_validate_json(found.model_dump_json()) == found
+
+
 def test_of_many_values_the_commonest_are_kept() -> None:
     values = [f"tag{n}" for n in range(MOST_PLACES + 5) for _ in range(3)] + ["tag7", "often"] * 4
     found = attribute_of("tags", values)
