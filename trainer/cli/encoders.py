@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
@@ -39,6 +39,10 @@ class Kind(StrEnum):
     TEXT = "text"
     IMAGE = "image"
     ATTRIBUTES = "attributes"
+    WORDS = "words"
+
+
+_ONLY_IF_NAMED = {Kind.ATTRIBUTES: "--attributes category,brand,price", Kind.WORDS: "--words title,description"}
 
 
 class Pooling(StrEnum):
@@ -88,6 +92,14 @@ def encode(
             show_default="those of last time, else none",
         ),
     ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMNS",
+            help="Columns whose single words count too, such as title,description.",
+            show_default="those of last time, else none",
+        ),
+    ] = None,
     store: StoreOption = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to use.", show_default="OMP_NUM_THREADS, else all cores")
@@ -103,16 +115,17 @@ def encode(
     Only what is new or has changed is encoded, and an interrupted run goes on with the same command. What cannot be
     read is named, and counts as missing. Without --text or --image the encoder is taken that made the features last
     time, else the only one in the store; for words, else, minilm from its package, and for pictures a small network
-    that is fitted to them first, see 'mts4mm encoders fit image'. Attributes need no network: numbers, years, sets of
-    values and words each get numbers of their own.
+    that is fitted to them first, see 'mts4mm encoders fit image'. Attributes and words need no network: numbers, years,
+    sets of values and words each get numbers of their own.
     """
-    given = {Kind.TEXT.value: text_columns, Kind.IMAGE.value: image_columns, Kind.ATTRIBUTES.value: attributes}
-    names = {Kind.TEXT.value: text, Kind.IMAGE.value: image}
+    said = {Kind.TEXT: text_columns, Kind.IMAGE: image_columns, Kind.ATTRIBUTES: attributes, Kind.WORDS: words}
+    columns = {kind: names.split(",") for kind, names in said.items() if names is not None}
+    names = {Kind.TEXT: text, Kind.IMAGE: image}
     outcomes, skipped = encode_catalogue(
         directory,
         out or directory,
-        {kind: names.get(kind) for kind in _wanted(only, attributes, out or directory)},
-        {kind: columns.split(",") for kind, columns in given.items() if columns is not None},
+        {kind.value: names.get(kind) for kind in _wanted(only, columns, out or directory)},
+        {kind.value: names for kind, names in columns.items()},
         store,
         threads=threads or usual_threads(),
         replace=replace,
@@ -123,18 +136,19 @@ def encode(
         raise UserError(f"{directory}: nothing could be encoded, see above")
 
 
-def _wanted(only: list[Kind] | None, attributes: str | None, out: Path) -> list[str]:
-    """The modalities to encode; attributes only if there were some last time, or are named now.
+def _wanted(only: list[Kind] | None, columns: Mapping[Kind, list[str]], out: Path) -> list[Kind]:
+    """The modalities to encode; attributes and words only if there were some last time, or are named now.
 
     Raises:
-        UsageError: attributes are wanted, and nobody has ever said which.
+        UsageError: one of these is wanted, and nobody has ever said of which columns.
     """
     from trainer.encoders.choice import choose_columns
 
-    named = attributes is not None or bool(choose_columns(Kind.ATTRIBUTES.value, out))
-    if only and Kind.ATTRIBUTES in only and not named:
-        raise UsageError("--only attributes: name their columns, such as --attributes category,brand,price")
-    return [kind.value for kind in only or list(Kind) if named or kind is not Kind.ATTRIBUTES]
+    unknown = {kind for kind in _ONLY_IF_NAMED if kind not in columns and not choose_columns(kind.value, out)}
+    for kind in only or []:
+        if kind in unknown:
+            raise UsageError(f"--only {kind.value}: name their columns, such as {_ONLY_IF_NAMED[kind]}")
+    return [kind for kind in only or list(Kind) if kind not in unknown]
 
 
 def encode_catalogue(
@@ -154,9 +168,10 @@ def encode_catalogue(
     With ``fit``, an image encoder is fitted where there is none, once the words are encoded.
 
     Raises:
-        UserError: attributes are wanted of a column that the table has not, or a modality alone cannot be encoded.
+        UserError: attributes or words are wanted of a column that the table has not, or a modality alone cannot be
+            encoded.
     """
-    from trainer.encoders.attributes import ATTRIBUTES, AttributeSource, fit_attributes
+    from trainer.encoders.attributes import ATTRIBUTES, WORDS, AttributeSource, fit_attributes, fit_words
     from trainer.encoders.choice import NoEncoderError, choose_columns, choose_encoder
     from trainer.encoders.encode import Source, encode_modality
     from trainer.encoders.linked import link_dataset
@@ -168,22 +183,24 @@ def encode_catalogue(
         "text": TextSource,
         "image": PictureSource,
         ATTRIBUTES: AttributeSource,
+        WORDS: AttributeSource,
     }
+    fits = {ATTRIBUTES: fit_attributes, WORDS: fit_words}
     link_dataset(directory, out, list(names))
     outcomes, skipped = [], {}
     for modality, name in names.items():
         sought = columns.get(modality) or choose_columns(modality, out)
         found = items.columns(sought)
-        if modality == ATTRIBUTES:
-            _require_all(items, sought)
+        if modality in fits:
+            _require_all(items, modality, sought)
         if not found:
             skipped[modality] = f"the items table has no column {' or '.join(sought)}"
             continue
         where = store or default_store()
         try:
             try:
-                if modality == ATTRIBUTES:
-                    encoder = fit_attributes(items, found)
+                if modality in fits:
+                    encoder = fits[modality](items, found)
                 else:
                     encoder = choose_encoder(where, modality, name, out)
             except NoEncoderError:
@@ -210,11 +227,11 @@ def encode_catalogue(
     return outcomes, skipped
 
 
-def _require_all(items: Items, columns: Sequence[str]) -> None:
+def _require_all(items: Items, modality: str, columns: Sequence[str]) -> None:
     missing = [column for column in columns if not items.columns([column])]
     if missing:
         known = sorted({name for record in items.records for name in record})
-        raise UserError(f"--attributes: the items table has no column {', '.join(missing)}; it has {', '.join(known)}")
+        raise UserError(f"--{modality}: the items table has no column {', '.join(missing)}; it has {', '.join(known)}")
 
 
 def _fit_to(directory: Path, name: str, columns: list[str], store: Path) -> EncoderFolder:

@@ -2,6 +2,9 @@
 
 A column is read as what most of its values are: numbers, texts that name a year, one or several of a set of values, or
 words. What fewer than ``FEWEST_ITEMS`` items share tells nothing of any other item and is left out.
+
+The words of texts can be a modality of their own besides. A network over texts says what a text is about; its single
+words, who made a thing and how it is praised, which that forgets.
 """
 
 import hashlib
@@ -31,6 +34,9 @@ from trainer.encoders.sources import Items
 
 ATTRIBUTES = "attributes"
 """The modality, the kind of its encoder, and the encoder's name."""
+
+WORDS = "words"
+"""The modality of single words, and the name of its encoder, which is of the attributes' kind."""
 
 FEWEST_ITEMS = 3
 MOST_PLACES = 1000
@@ -64,16 +70,38 @@ def fit_attributes(items: Items, columns: Sequence[str]) -> EncoderFolder:
     Raises:
         UserError: in none of the columns do items have anything in common.
     """
-    found = [attribute_of(column, [record.get(column) for record in items.records]) for column in columns]
+    return _encoder(ATTRIBUTES, items, columns, attribute_of)
+
+
+def fit_words(items: Items, columns: Sequence[str]) -> EncoderFolder:
+    """The encoder of the words in some columns of a catalogue, whatever else these could be read as.
+
+    Args:
+        items: the catalogue.
+        columns: as its table spells them.
+
+    Raises:
+        UserError: in none of the columns do items have words in common.
+    """
+    return _encoder(WORDS, items, columns, _words)
+
+
+def _encoder(
+    name: str,
+    items: Items,
+    columns: Sequence[str],
+    read: Callable[[str, Sequence[object]], Named | Number | None],
+) -> EncoderFolder:
+    found = [read(column, [record.get(column) for record in items.records]) for column in columns]
     attributes = tuple(attribute for attribute in found if attribute is not None)
     if not attributes:
         raise UserError(
             f"{items.directory}: no {FEWEST_ITEMS} items have anything in common in {', '.join(columns)}; choose other "
-            "columns with --attributes"
+            f"columns with --{name}"
         )
     described = json.dumps([attribute.model_dump(mode="json") for attribute in attributes], sort_keys=True)
     spec = AttributesSpec(
-        name=ATTRIBUTES,
+        name=name,
         revision=hashlib.sha256(described.encode()).hexdigest()[:16],
         width=sum(attribute.width for attribute in attributes),
         attributes=attributes,
@@ -102,6 +130,11 @@ def attribute_of(column: str, values: Sequence[object]) -> Named | Number | None
     if _is_a_set(there):
         names = _shared(map(values_in, there), most=len(there))
         return Named(column=column, names=names) if names else None
+    return _words(column, there)
+
+
+def _words(column: str, values: Sequence[object]) -> Named | None:
+    there = [value for value in values if as_text(value).strip()]
     names = _shared(map(words_in, there), most=MOST_OF_THE_ITEMS * len(there))
     return Named(kind="words", column=column, names=names) if names else None
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from shared.encoders import EncoderFolder, read_folder
 from shared.encoders.texts import TEXT_FIELDS
 from shared.errors import UserError
-from trainer.encoders.attributes import ATTRIBUTES
+from trainer.encoders.attributes import ATTRIBUTES, WORDS
 from trainer.encoders.features_manifest import encoder_path, read_manifest
 from trainer.encoders.sentence_transformer import MINILM, add_sentence_transformer, minilm_folder
 from trainer.encoders.sources import IMAGE_FIELDS
 from trainer.encoders.store import encoder_place, find_encoder, list_encoders
 
-_USUAL_COLUMNS: dict[str, tuple[str, ...]] = {"text": TEXT_FIELDS, "image": IMAGE_FIELDS, ATTRIBUTES: ()}
+_USUAL_COLUMNS: dict[str, tuple[str, ...]] = {"text": TEXT_FIELDS, "image": IMAGE_FIELDS, ATTRIBUTES: (), WORDS: ()}
 
 
 class NoEncoderError(UserError):
@@ -46,7 +46,7 @@ def choose_encoder(store: Path, kind: str, name: str | None, out: Path) -> Encod
 def choose_columns(kind: str, out: Path) -> tuple[str, ...]:
     """The columns that the features that are there were made from; the usual where those were among them.
 
-    Attributes have no usual columns: empty, unless there were some last time.
+    Attributes and words have no usual columns: empty, unless there were some last time.
     """
     manifest, usual = read_manifest(out, kind), _USUAL_COLUMNS[kind]
     if manifest is None or {column.lower() for column in manifest.fields} <= set(usual):

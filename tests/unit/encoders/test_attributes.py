@@ -28,7 +28,7 @@ from shared.errors import UsageError, UserError
 from trainer.cli.app import app
 from trainer.cli.encoders import encode_catalogue
 from trainer.dataset import load_dataset
-from trainer.encoders.attributes import MOST_PLACES, attribute_of, fit_attributes
+from trainer.encoders.attributes import MOST_PLACES, attribute_of, fit_attributes, fit_words
 from trainer.encoders.features_manifest import encoder_path, read_manifest
 from trainer.encoders.sources import read_items
 
@@ -209,26 +209,52 @@ def test_a_catalogue_is_encoded_and_again_as_it_was_then(catalogue: Catalogue) -
     assert encoder.encode_item(RawItem({"kind": "sofa"}, lambda: None)) is None
 
 
-def test_the_command_asks_for_columns_and_names_those_that_are_not_there(catalogue: Catalogue) -> None:
-    shop = catalogue(*({"item_id": f"i{n}", "kind": "cup", "serial": f"no{n}"} for n in range(4)))
+@pytest.mark.parametrize(
+    ("modality", "such_as"), [("attributes", "category,brand,price"), ("words", "title,description")]
+)
+def test_the_command_asks_for_columns_and_names_those_that_are_not_there(
+    catalogue: Catalogue, modality: str, such_as: str
+) -> None:
+    shop = catalogue(
+        *({"item_id": f"i{n}", "kind": kind, "serial": f"no{n}"} for n, kind in enumerate(["cup", "mug"] * 4))
+    )
     (shop / "interactions.csv").write_text("user_id,item_id\nu1,i1\nu1,i2\nu2,i1\nu2,i3\n")
     for error, complaint, *more in (
-        (UsageError, "--attributes category,brand,price"),
-        (UserError, "no column colour; it has item_id, kind, serial", "--attributes", "kind,colour"),
-        (UserError, "have anything in common in serial", "--attributes", "serial"),
+        (UsageError, f"--{modality} {such_as}"),
+        (UserError, f"--{modality}: the items table has no column colour; it has item_id, kind", "kind,colour"),
+        (UserError, f"in common in serial; choose other columns with --{modality}", "serial"),
     ):
-        outcome = CliRunner().invoke(app, ["encode", str(shop), "--only", "attributes", *more])
+        given = [word for columns in more for word in (f"--{modality}", columns)]
+        outcome = CliRunner().invoke(app, ["encode", str(shop), "--only", modality, *given])
         assert isinstance(outcome.exception, error)
         assert complaint in str(outcome.exception)
     run = CliRunner().invoke
-    made = run(app, ["encode", str(shop), "--only", "attributes", "--attributes", "kind", "--json"])
+    made = run(app, ["encode", str(shop), "--only", modality, f"--{modality}", "kind", "--json"])
     assert made.exit_code == 0
-    assert json.loads(made.output)["modalities"][0]["encoded"] == 4
-    assert load_dataset(shop).encoders.keys() == {"attributes"}
-    assert "attributes" in run(app, ["encode", str(shop), "--json", "--no-fit"]).output  # they are known by now
+    assert json.loads(made.output)["modalities"][0]["encoded"] == 8
+    assert load_dataset(shop).encoders.keys() == {modality}
+    assert modality in run(app, ["encode", str(shop), "--json", "--no-fit"]).output  # they are known by now
+
+
+def test_words_are_a_modality_of_their_own_whatever_else_their_columns_could_be_read_as(catalogue: Catalogue) -> None:
+    titles = ("Blue mug (1999)", "Blue cup (2004)", "Red mug (2004)", "Red cup (1987)", "Red lamp (2011)")
+    shop = catalogue(*({"item_id": f"i{n}", "title": title} for n, title in enumerate(titles * 2)))
+    encode_catalogue(
+        shop, shop, {"attributes": None, "words": None}, {"attributes": ["title"], "words": ["title"]}, None, threads=1
+    )
+    (year,) = read_folder(encoder_path(shop, "attributes")).spec.attributes
+    (words,) = read_folder(encoder_path(shop, "words")).spec.attributes
+    assert (year.kind, words.kind) == ("year", "words")
+    assert words.names == ("2004", "blue", "cup", "mug")  # "red" is in more than half of them, 1999 in two
+    encoder = open_encoder(read_folder(encoder_path(shop, "words")))
+    made = encoder.encode_item(RawItem({"title": "a blue mug of 1999, and a mug"}, lambda: None))
+    assert made == pytest.approx([0, 0.5**0.5, 0, 0.5**0.5])
+    assert np.load(shop / "words_feat.npy").shape == (10, 4)
 
 
 def test_a_catalogue_without_anything_in_common_names_its_columns(catalogue: Catalogue) -> None:
     items = read_items(catalogue(*({"item_id": f"i{n}", "serial": f"no{n}"} for n in range(9))))
     with pytest.raises(UserError, match=r"no 3 items have anything in common in serial; choose other"):
         fit_attributes(items, ["serial"])
+    with pytest.raises(UserError, match=r"in serial; choose other columns with --words"):
+        fit_words(items, ["serial"])
