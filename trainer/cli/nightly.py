@@ -15,7 +15,8 @@ from trainer.cli import output
 from trainer.cli.events import LOG_FOLDER, LogOption, state_opener
 
 if TYPE_CHECKING:
-    from trainer.nightly.job import Ended, Places, Watcher
+    from trainer.nightly.job import Ended, Watcher
+    from trainer.nightly.places import Places
     from trainer.nightly.settings import NightlySettings
     from trainer.training import EpochRecord, Progress
 
@@ -63,7 +64,7 @@ def nightly(
     by the gate, 11 nothing new, 12 rolled back, 13 another night is going on; 1 and 3 it failed, and a rerun goes on.
     The report is in MODELS/.nightly/reports.
     """
-    from trainer.nightly.job import Places
+    from trainer.nightly.places import Places
     from trainer.nightly.settings import load_settings
 
     chosen = load_settings(settings)

@@ -54,7 +54,7 @@ def _live(folder: Path, days: int, users: int, items: int, epochs: int, seed: in
     from shared import artifact
     from trainer.cli.demo import free_port, running_service
     from trainer.cli.nightly import run_night
-    from trainer.nightly.job import Places
+    from trainer.nightly.places import Places
     from trainer.nightly.settings import GateSettings, NightlySettings, TrainSettings
     from trainer.simulation.week import Shop
     from trainer.simulation.world import open_world

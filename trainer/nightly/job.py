@@ -44,10 +44,12 @@ from trainer.nightly.encoding import encode_new
 from trainer.nightly.event_log import EventLog
 from trainer.nightly.folded import fold_in_held_out
 from trainer.nightly.gate import judge, teacher_shares
+from trainer.nightly.handover import Handover
 from trainer.nightly.journal import COST, Journal, Result, tidy, unfinished
-from trainer.nightly.outcome import Outcome, OverBudgetError
+from trainer.nightly.outcome import EndedError, Outcome, OverBudgetError
+from trainer.nightly.places import Places
 from trainer.nightly.report import write_report
-from trainer.nightly.service_watch import Service, Traffic
+from trainer.nightly.service_watch import Service
 from trainer.nightly.settings import NightlySettings
 from trainer.nightly.snapshot import Sources, write_snapshot
 from trainer.own_process import own_memory_mb
@@ -55,36 +57,8 @@ from trainer.recipe import Recipe, load_recipe
 from trainer.training import EpochRecord, Listener, Progress, TrainedStudent, TrainingRun
 from trainer.warm_start import WarmStart
 
-FOLDER = ".nightly"
 TRAINING_SHARE = 0.7
 """Of the time budget, when training stops; what comes after it has the rest."""
-USERS_ASKED = 5
-
-_ROLL_BACK = "roll_back"
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where everything is.
-
-    Attributes:
-        base: the dataset that the shop began with.
-        store: of models; the night's own folder is in it.
-        log: of events.
-        service: URL of the running service; None where there is none to ask.
-        models_url: the object store that the store is a copy of; None where there is none.
-    """
-
-    base: Path
-    store: Path
-    log: Path
-    service: str | None = None
-    models_url: str | None = None
-
-    @property
-    def own(self) -> Path:
-        """The night's own folder."""
-        return self.store / FOLDER
 
 
 @dataclass(frozen=True)
@@ -93,14 +67,6 @@ class Watcher:
 
     step: Callable[[str], None] = lambda name: None
     listener: Listener = field(default_factory=Listener)
-
-
-class _EndedError(Exception):
-    """The night is over before its last step."""
-
-    def __init__(self, outcome: Outcome, reason: str) -> None:
-        super().__init__(reason)
-        self.outcome = outcome
 
 
 @dataclass(frozen=True)
@@ -150,6 +116,7 @@ class Night:
         self._recipe = load_recipe(settings.train.recipe, settings.train.set)
         self._service = None if places.service is None else Service(places.service)
         self.journal = self._taken_up(fresh=fresh)
+        self._handover = Handover(places, settings, open_state, self._service, self.journal)
 
     def run(self) -> Ended:
         """Go through the steps that are left.
@@ -160,14 +127,13 @@ class Night:
         if self._service is not None:
             self._service.ask(["nightly"])  # a night that lacks a key should not train before it says so
         try:
-            if _ROLL_BACK in self.journal.steps:
-                raise _EndedError(Outcome.ROLLED_BACK, self._result(_ROLL_BACK)["reason"])
+            self._handover.require_not_rolled_back()
             for name, work in self._steps().items():
                 self._require_budget(name)
                 self._watcher.step(name)
                 self.journal.step(name, work)
-            ended = Ended(Outcome.PROMOTED, self.journal, f"{self._result('publish')['version']} is live")
-        except _EndedError as end:
+            ended = Ended(Outcome.PROMOTED, self.journal, f"{self._version} is live")
+        except EndedError as end:
             ended = Ended(end.outcome, self.journal, str(end))
         self._watcher.step("report")
         fault.point("report:begin")
@@ -187,9 +153,9 @@ class Night:
             "gate": self._gate,
             "verdict": self._verdict,
             "publish": self._publish,
-            "activate": self._activate,
-            "confirm": self._confirm,
-            "watch": self._watch,
+            "activate": lambda: self._handover.activate(self._version),
+            "confirm": lambda: self._handover.confirm(self._version),
+            "watch": lambda: self._handover.watch(self._version),
             "prune": self._prune,
         }
 
@@ -267,7 +233,7 @@ class Night:
         )
         snapshot = write_snapshot(self._dataset_folder, sources, self._settings)
         if live is not None and snapshot.fresh < self._settings.least_new:
-            raise _EndedError(
+            raise EndedError(
                 Outcome.NOTHING_NEW,
                 f"{snapshot.fresh} new interactions, and below {self._settings.least_new} there is nothing to learn",
             )
@@ -341,9 +307,9 @@ class Night:
         verdict = self._result("gate")
         if verdict["verdict"] != "promoted":
             undecided = "undecided, so the champion stays: " if verdict["verdict"] == "undecided" else ""
-            raise _EndedError(Outcome.REFUSED, undecided + "; ".join(verdict["reasons"]))
+            raise EndedError(Outcome.REFUSED, undecided + "; ".join(verdict["reasons"]))
         if self._dry_run:
-            raise _EndedError(Outcome.PROMOTED, "would be promoted; a dry run publishes nothing")
+            raise EndedError(Outcome.PROMOTED, "would be promoted; a dry run publishes nothing")
         return {}
 
     def _publish(self) -> Result:
@@ -368,36 +334,6 @@ class Night:
         with durable.replacing(warm / f"{version}.pt") as file:
             file.write(self._warm_file.read_bytes())
         return {"version": version}
-
-    def _activate(self) -> Result:
-        version = self._result("publish")["version"]
-        before = Traffic()
-        if self._service is not None:
-            before = self._service.traffic() + self._service.ask(self._users_asked())
-        self._switch(lambda: artifact.activate(self._places.store, version), sent_before=version)
-        return {"before": vars(before)}
-
-    def _confirm(self) -> Result:
-        version = self._result("publish")["version"]
-        if self._service is None:
-            return {"asked": False}
-        if not self._service.confirm(version, self._settings.confirm_seconds):
-            answers = self._service.version() or "nothing"
-            self._roll_back(version, f"the service still answers with {answers} and not with {version}")
-        self._drop_live_items()
-        return {"asked": True}
-
-    def _watch(self) -> Result:
-        if self._service is None:
-            return {"watched": False}
-        version = self._result("publish")["version"]
-        if artifact.current_version(self._places.store) != version:
-            self._roll_back(version, f"{version} is not the current version any more")
-        before = Traffic(**self._result("activate")["before"])
-        worse = self._service.watch(before, self._users_asked(), self._settings.watch_seconds)
-        if worse is not None:
-            self._roll_back(version, worse)
-        return {"watched": True}
 
     def _prune(self) -> Result:
         removed = artifact.prune(self._places.store, self._settings.keep)
@@ -425,6 +361,10 @@ class Night:
 
     def _result(self, step: str) -> Result:
         return self.journal.steps[step]
+
+    @property
+    def _version(self) -> str:
+        return str(self._result("publish")["version"])
 
     def _dataset(self) -> Dataset:
         return load_dataset(self._dataset_folder, SplitSpec("given"))
@@ -460,51 +400,6 @@ class Night:
             if gate.get("night", {}).get("run") == night:
                 return path.parent.name
         return None
-
-    def _users_asked(self) -> list[str]:
-        users = artifact.load(self._places.store, self._result("publish")["version"]).users
-        return [users.outside(place * len(users) // USERS_ASKED) for place in range(min(USERS_ASKED, len(users)))]
-
-    def _switch(self, change: Callable[[], object], sent_before: str | None = None) -> None:
-        """Change the current version, and tell the services: by the object store, if there is one, and by Redis."""
-        if self._places.models_url is None:
-            change()
-        else:
-            from shared.object_store import ObjectStore
-
-            objects = ObjectStore(self._places.models_url, self._places.store)
-            if sent_before is not None:
-                objects.send(sent_before)
-                objects.push_pictures()
-            with objects.held() as push:
-                change()
-                push()
-        with self._open_state() as state:
-            patiently(state.announce)
-
-    def _drop_live_items(self) -> None:
-        """Take live items away that the model before knows too: a rollback then brings none of them back to nothing."""
-        live = self._champion()
-        if live is None:
-            return
-        with self._open_state() as state:
-            changes = patiently(state.live_items.changes)
-            snapshot_at = datetime.fromisoformat(self.journal.started).astimezone(UTC)
-            known = [each for each in changes if live.items.dense(each) is not None and changes[each] < snapshot_at]
-            patiently(lambda: state.live_items.drop(known, snapshot_at))
-
-    def _roll_back(self, version: str, reason: str) -> None:
-        """Make the champion live again and end the night; done again, it changes nothing."""
-        before = self.journal.identity["champion"]
-        if before is not None:
-            self._switch(lambda: self._go_back_from(version))
-        back = "and there is no model to go back to" if before is None else f"so {before} is live again"
-        told = self.journal.step(_ROLL_BACK, lambda: {"reason": f"{reason}, {back}"})
-        raise _EndedError(Outcome.ROLLED_BACK, told["reason"])
-
-    def _go_back_from(self, version: str) -> None:
-        if artifact.current_version(self._places.store) == version:
-            artifact.rollback(self._places.store)
 
     def _listener(self) -> Listener:
         told = self._watcher.listener

@@ -22,3 +22,11 @@ class Outcome(IntEnum):
 
 class OverBudgetError(UserError):
     """The night took more time or memory than it may."""
+
+
+class EndedError(Exception):
+    """The night is over before its last step."""
+
+    def __init__(self, outcome: Outcome, reason: str) -> None:
+        super().__init__(reason)
+        self.outcome = outcome

@@ -1,0 +1,133 @@
+"""The end of a night: the new model takes over from the champion, is watched, and gives way again if it is worse."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NoReturn
+
+from shared import artifact
+from trainer.nightly.drain import StateOpener, patiently
+from trainer.nightly.journal import Journal, Result
+from trainer.nightly.outcome import EndedError, Outcome
+from trainer.nightly.places import Places
+from trainer.nightly.service_watch import Service, Traffic
+from trainer.nightly.settings import NightlySettings
+
+USERS_ASKED = 5
+
+_ROLL_BACK = "roll_back"
+
+
+@dataclass(frozen=True)
+class Handover:
+    """From the champion to the night's own version; each step is noted in the journal by the caller.
+
+    Attributes:
+        places: where everything is.
+        settings: of the job.
+        open_state: opens the user state.
+        service: the running one; None where there is none to ask.
+        journal: of the night.
+    """
+
+    places: Places
+    settings: NightlySettings
+    open_state: StateOpener
+    service: Service | None
+    journal: Journal
+
+    def require_not_rolled_back(self) -> None:
+        """A night that went back to the champion, and was then interrupted, stays so.
+
+        Raises:
+            EndedError: it did.
+        """
+        if _ROLL_BACK in self.journal.steps:
+            raise EndedError(Outcome.ROLLED_BACK, self.journal.steps[_ROLL_BACK]["reason"])
+
+    def activate(self, version: str) -> Result:
+        """Make the version the current one, and keep what the service's traffic was like before."""
+        before = Traffic()
+        if self.service is not None:
+            before = self.service.traffic() + self.service.ask(self._users_asked(version))
+        self._switch(lambda: artifact.activate(self.places.store, version), sent_before=version)
+        return {"before": vars(before)}
+
+    def confirm(self, version: str) -> Result:
+        """Wait until the service answers with the version.
+
+        Raises:
+            EndedError: it did not, and the champion is live again.
+        """
+        if self.service is None:
+            return {"asked": False}
+        if not self.service.confirm(version, self.settings.confirm_seconds):
+            answers = self.service.version() or "nothing"
+            self._roll_back(version, f"the service still answers with {answers} and not with {version}")
+        self._drop_live_items()
+        return {"asked": True}
+
+    def watch(self, version: str) -> Result:
+        """Watch the service for a while.
+
+        Raises:
+            EndedError: it got worse, or another version was made current; the champion is live again.
+        """
+        if self.service is None:
+            return {"watched": False}
+        if artifact.current_version(self.places.store) != version:
+            self._roll_back(version, f"{version} is not the current version any more")
+        before = Traffic(**self.journal.steps["activate"]["before"])
+        worse = self.service.watch(before, self._users_asked(version), self.settings.watch_seconds)
+        if worse is not None:
+            self._roll_back(version, worse)
+        return {"watched": True}
+
+    @property
+    def _champion(self) -> str | None:
+        champion: str | None = self.journal.identity["champion"]
+        return champion
+
+    def _users_asked(self, version: str) -> list[str]:
+        users = artifact.load(self.places.store, version).users
+        return [users.outside(place * len(users) // USERS_ASKED) for place in range(min(USERS_ASKED, len(users)))]
+
+    def _switch(self, change: Callable[[], object], sent_before: str | None = None) -> None:
+        """Change the current version, and tell the services: by the object store, if there is one, and by Redis."""
+        if self.places.models_url is None:
+            change()
+        else:
+            from shared.object_store import ObjectStore
+
+            objects = ObjectStore(self.places.models_url, self.places.store)
+            if sent_before is not None:
+                objects.send(sent_before)
+                objects.push_pictures()
+            with objects.held() as push:
+                change()
+                push()
+        with self.open_state() as state:
+            patiently(state.announce)
+
+    def _drop_live_items(self) -> None:
+        """Take live items away that the model before knows too: a rollback then brings none of them back to nothing."""
+        if self._champion is None:
+            return
+        known_before = artifact.load(self.places.store, self._champion).items
+        with self.open_state() as state:
+            changes = patiently(state.live_items.changes)
+            snapshot_at = datetime.fromisoformat(self.journal.started).astimezone(UTC)
+            known = [each for each in changes if known_before.dense(each) is not None and changes[each] < snapshot_at]
+            patiently(lambda: state.live_items.drop(known, snapshot_at))
+
+    def _roll_back(self, version: str, reason: str) -> NoReturn:
+        """Make the champion live again and end the night; done again, it changes nothing."""
+        if self._champion is not None:
+            self._switch(lambda: self._go_back_from(version))
+        back = "and there is no model to go back to" if self._champion is None else f"so {self._champion} is live again"
+        told = self.journal.step(_ROLL_BACK, lambda: {"reason": f"{reason}, {back}"})
+        raise EndedError(Outcome.ROLLED_BACK, told["reason"])
+
+    def _go_back_from(self, version: str) -> None:
+        if artifact.current_version(self.places.store) == version:
+            artifact.rollback(self.places.store)
