@@ -7,6 +7,7 @@ learnt here but which values, words and numbers a catalogue has; :mod:`trainer.e
 import json
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,19 @@ class _Attribute(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     column: str = Field(min_length=1, description="of an item, in upper or lower case")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of an item, that it is read from."""
+        return (self.column,)
+
+    def block(self, value: object) -> NDArray[np.float32]:
+        """Of the column's value, (width,)."""
+        raise NotImplementedError
+
+    def block_of(self, record: Mapping[str, Any]) -> NDArray[np.float32]:
+        """Of an item whose columns are spelt in small letters, (width,)."""
+        return self.block(record.get(self.column.lower()))
 
 
 class Named(_Attribute):
@@ -77,11 +91,44 @@ class Number(_Attribute):
         found = year_in(value) if self.kind == "year" else number_in(value)
         if found is None:
             return np.zeros(self.width, np.float32)
-        places = np.arange(self.width)
-        return np.asarray(np.maximum(0, 1 - np.abs(places - np.interp(found, self.knots, places))), np.float32)
+        block = np.zeros(self.width, np.float32)
+        above = min(max(bisect_right(self.knots, found), 1), self.width - 1)
+        low, high = self.knots[above - 1 : above + 1]
+        share = min(max((found - low) / (high - low), 0.0), 1.0)
+        block[above - 1 : above + 1] = 1 - share, share
+        return block
 
 
-Attribute = Annotated[Named | Number, Field(discriminator="kind")]
+class Words(BaseModel):
+    """The words of all that an item is described by, in no order; the rarer a word, the more it counts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["weighed_words"] = "weighed_words"
+    columns: tuple[str, ...] = Field(min_length=1, description="of an item, in upper or lower case; read as one text")
+    names: tuple[str, ...] = Field(min_length=1, description="small letters; each has a place in the block")
+    weights: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(description="of the names")
+
+    @model_validator(mode="after")
+    def _weights_of_all(self) -> "Words":
+        if len(self.weights) != len(self.names):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.names)} names")
+        return self
+
+    @property
+    def width(self) -> int:
+        """Numbers of its block."""
+        return len(self.names)
+
+    def block_of(self, record: Mapping[str, Any]) -> NDArray[np.float32]:
+        """Of an item whose columns are spelt in small letters: its words' weights, (width,)."""
+        found = {word for column in self.columns for word in words_in(record.get(column.lower()))}
+        there = np.isin(np.asarray(self.names), list(found))
+        return np.where(there, np.asarray(self.weights, np.float32), np.float32(0))
+
+
+AnyAttribute = Named | Number | Words
+Attribute = Annotated[AnyAttribute, Field(discriminator="kind")]
 
 
 def attributes_text(record: Mapping[str, Any], columns: Iterable[str]) -> str | None:
@@ -96,7 +143,7 @@ def attributes_text(record: Mapping[str, Any], columns: Iterable[str]) -> str | 
     return json.dumps(there, ensure_ascii=False, default=str, sort_keys=True) if there else None
 
 
-def attributes_vector(attributes: Sequence[Named | Number], text: str) -> NDArray[np.float32] | None:
+def attributes_vector(attributes: Sequence[AnyAttribute], text: str) -> NDArray[np.float32] | None:
     """The blocks side by side, each of length 1 or zero; None if nothing in the item is known.
 
     Args:
@@ -104,7 +151,7 @@ def attributes_vector(attributes: Sequence[Named | Number], text: str) -> NDArra
         text: of :func:`attributes_text`.
     """
     record = json.loads(text)
-    blocks = [attribute.block(record.get(attribute.column.lower())) for attribute in attributes]
+    blocks = [attribute.block_of(record) for attribute in attributes]
     if not any(block.any() for block in blocks):
         return None
     return np.concatenate([block / max(float(np.linalg.norm(block)), 1e-12) for block in blocks]).astype(np.float32)

@@ -76,7 +76,7 @@ class AttributesSpec(_Spec):
     @property
     def columns(self) -> tuple[str, ...]:
         """Of an item, that its attributes are read from."""
-        return tuple(dict.fromkeys(attribute.column for attribute in self.attributes))
+        return tuple(dict.fromkeys(column for attribute in self.attributes for column in attribute.columns))
 
 
 AnySpec = TextSpec | ImageSpec | AttributesSpec

@@ -9,8 +9,9 @@ words, who made a thing and how it is praised, which that forgets.
 
 import hashlib
 import json
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from shared.encoders.attributes import (
     SEPARATOR,
     Named,
     Number,
+    Words,
     attributes_text,
     number_in,
     values_in,
@@ -70,11 +72,15 @@ def fit_attributes(items: Items, columns: Sequence[str]) -> EncoderFolder:
     Raises:
         UserError: in none of the columns do items have anything in common.
     """
-    return _encoder(ATTRIBUTES, items, columns, attribute_of)
+    found = [attribute_of(column, [record.get(column) for record in items.records]) for column in columns]
+    return _encoder(ATTRIBUTES, items, columns, [attribute for attribute in found if attribute is not None])
 
 
 def fit_words(items: Items, columns: Sequence[str]) -> EncoderFolder:
-    """The encoder of the words in some columns of a catalogue, whatever else these could be read as.
+    """The encoder of the single words of some columns of a catalogue, read as one text.
+
+    A word counts ``ln((1 + items with words) / (1 + items with this one)) + 1``, its inverse document frequency
+    (K. Sparck Jones, 1972; smoothed as scikit-learn does).
 
     Args:
         items: the catalogue.
@@ -83,17 +89,18 @@ def fit_words(items: Items, columns: Sequence[str]) -> EncoderFolder:
     Raises:
         UserError: in none of the columns do items have words in common.
     """
-    return _encoder(WORDS, items, columns, _words)
+    texts = [{word for column in columns for word in words_in(record.get(column))} for record in items.records]
+    there = [words for words in texts if words]
+    having = Counter(chain.from_iterable(there))
+    names = _commonest(having, most=MOST_OF_THE_ITEMS * len(there))
+    weights = tuple(round(math.log((1 + len(there)) / (1 + having[name])) + 1, 4) for name in names)
+    found = [Words(columns=tuple(columns), names=names, weights=weights)] if names else []
+    return _encoder(WORDS, items, columns, found)
 
 
 def _encoder(
-    name: str,
-    items: Items,
-    columns: Sequence[str],
-    read: Callable[[str, Sequence[object]], Named | Number | None],
+    name: str, items: Items, columns: Sequence[str], attributes: Sequence[Named | Number | Words]
 ) -> EncoderFolder:
-    found = [read(column, [record.get(column) for record in items.records]) for column in columns]
-    attributes = tuple(attribute for attribute in found if attribute is not None)
     if not attributes:
         raise UserError(
             f"{items.directory}: no {FEWEST_ITEMS} items have anything in common in {', '.join(columns)}; choose other "
@@ -104,7 +111,7 @@ def _encoder(
         name=name,
         revision=hashlib.sha256(described.encode()).hexdigest()[:16],
         width=sum(attribute.width for attribute in attributes),
-        attributes=attributes,
+        attributes=tuple(attributes),
     )
     return EncoderFolder(spec, files={}, sha256={}, description=Path(DESCRIPTION))
 
@@ -130,11 +137,6 @@ def attribute_of(column: str, values: Sequence[object]) -> Named | Number | None
     if _is_a_set(there):
         names = _shared(map(values_in, there), most=len(there))
         return Named(column=column, names=names) if names else None
-    return _words(column, there)
-
-
-def _words(column: str, values: Sequence[object]) -> Named | None:
-    there = [value for value in values if as_text(value).strip()]
     names = _shared(map(words_in, there), most=MOST_OF_THE_ITEMS * len(there))
     return Named(kind="words", column=column, names=names) if names else None
 
@@ -152,8 +154,11 @@ def _is_a_set(values: Sequence[object]) -> bool:
 
 
 def _shared(found: Iterable[Iterable[str]], most: float) -> tuple[str, ...]:
+    return _commonest(Counter(chain.from_iterable(map(set, found))), most)
+
+
+def _commonest(counts: Mapping[str, int], most: float) -> tuple[str, ...]:
     """What at least ``FEWEST_ITEMS`` and at most ``most`` items have: the ``MOST_PLACES`` commonest, by name."""
-    counts = Counter(chain.from_iterable(map(set, found)))
     kept = sorted((-count, name) for name, count in counts.items() if FEWEST_ITEMS <= count <= most)
     return tuple(sorted(name for _, name in kept[:MOST_PLACES]))
 

@@ -16,6 +16,7 @@ from shared.encoders import AttributesSpec, RawItem, open_encoder, read_folder, 
 from shared.encoders.attributes import (
     Named,
     Number,
+    Words,
     attributes_text,
     attributes_vector,
     number_in,
@@ -44,29 +45,36 @@ ALL_KINDS = (
     Named(kind="words", column="title", names=("mug", "red")),
     Number(column="price", knots=(0.0, 10.0, 30.0)),
     Number(kind="year", column="made", knots=(1990.0, 1995.0, 2000.0)),
+    Words(columns=("title", "maker"), names=("mug", "rag", "smith"), weights=(1.0, 3.0, 4.0)),
 )
+COLUMNS_OF_ALL = [column for attribute in ALL_KINDS for column in attribute.columns]
+
+
+def weighed(weights: list[float]) -> dict[str, Any]:
+    return {"kind": "weighed_words", "columns": ["title"], "names": ["mug"], "weights": weights}
 
 
 def vector(record: dict[str, Any]) -> list[float] | None:
-    text = attributes_text(record, [attribute.column for attribute in ALL_KINDS])
+    text = attributes_text(record, COLUMNS_OF_ALL)
     made = None if text is None else attributes_vector(ALL_KINDS, text)
     return None if made is None else made.tolist()
 
 
 def test_each_attribute_is_a_block_of_length_one() -> None:
     half, tenth = 0.5**0.5, 1 / math.hypot(0.75, 0.25)
-    record = {"Genre": "Drama|Comedy|War", "title": "<b>Red</b> rag", "PRICE": "15", "made": "Made in 1996, 2001 pcs"}
-    expected = [half, half, 0, 1, 0, 0.75 * tenth, 0.25 * tenth, 0, 0, 1]
+    record = {"Genre": "Drama|Comedy|War", "title": "<b>Red</b> rag", "PRICE": "15", "made": "1996, 2001"}
+    record |= {"Maker": "Smith & son"}
+    expected = [half, half, 0, 1, 0, 0.75 * tenth, 0.25 * tenth, 0, 0, 1, 0, 0.6, 0.8]
     assert vector(record) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
-        ({"genre": ["Comedy"]}, [1, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-        ({"genre": "horror", "price": -5}, [0, 0, 0, 0, 1, 0, 0, 0, 0, 0]),
-        ({"price": 1e300}, [0, 0, 0, 0, 0, 0, 1, 0, 0, 0]),
-        ({"made": 1990}, [0, 0, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ({"genre": ["Comedy"]}, [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ({"genre": "horror", "price": -5}, [0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ({"price": 1e300}, [0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]),
+        ({"made": 1990}, [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]),
         ({"genre": "horror"}, None),
         ({"genre": " ", "title": None, "price": "cheap", "made": []}, None),
         ({"price": float("nan"), "made": 12345}, None),
@@ -109,15 +117,17 @@ def test_a_number_is_shared_out_between_its_two_knots(knots: list[float], number
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"width": 11}, "width is 11, and the attributes have 10 numbers together"),
+        ({"width": 11}, "width is 11, and the attributes have 13 numbers together"),
         ({"attributes": []}, "at least 1 item"),
         ({"attributes": [{"kind": "number", "column": "n", "knots": [1, 1]}], "width": 2}, "knots must rise"),
         ({"attributes": [{"kind": "number", "column": "n", "knots": [0, float("inf")]}], "width": 2}, "finite"),
         ({"attributes": [{"kind": "colour", "column": "n"}]}, "kind"),
+        ({"attributes": [weighed([1.0, 2.0])], "width": 1}, "2 weights for 1 names"),
+        ({"attributes": [weighed([0.0])], "width": 1}, "greater than 0"),
     ],
 )
 def test_a_damaged_description_is_refused_by_name(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
-    spec = AttributesSpec(name="attributes", revision="1", width=10, attributes=ALL_KINDS)
+    spec = AttributesSpec(name="attributes", revision="1", width=13, attributes=ALL_KINDS)
     write_folder(tmp_path / "encoder", spec, {})
     path = tmp_path / "encoder" / DESCRIPTION
     assert read_folder(tmp_path / "encoder").spec == spec
@@ -236,20 +246,25 @@ def test_the_command_asks_for_columns_and_names_those_that_are_not_there(
     assert modality in run(app, ["encode", str(shop), "--json", "--no-fit"]).output  # they are known by now
 
 
-def test_words_are_a_modality_of_their_own_whatever_else_their_columns_could_be_read_as(catalogue: Catalogue) -> None:
-    titles = ("Blue mug (1999)", "Blue cup (2004)", "Red mug (2004)", "Red cup (1987)", "Red lamp (2011)")
-    shop = catalogue(*({"item_id": f"i{n}", "title": title} for n, title in enumerate(titles * 2)))
-    encode_catalogue(
-        shop, shop, {"attributes": None, "words": None}, {"attributes": ["title"], "words": ["title"]}, None, threads=1
+def test_words_are_a_modality_of_their_own_and_the_rarer_count_more(catalogue: Catalogue) -> None:
+    texts = (
+        ("Blue mug (1999)", "Glass"),
+        ("Blue lamp", ""),
+        ("Red mug", "cup"),
+        ("Red cup", "blue"),
+        ("Red", "glass"),
     )
-    (year,) = read_folder(encoder_path(shop, "attributes")).spec.attributes
-    (words,) = read_folder(encoder_path(shop, "words")).spec.attributes
-    assert (year.kind, words.kind) == ("year", "words")
-    assert words.names == ("2004", "blue", "cup", "mug")  # "red" is in more than half of them, 1999 in two
-    encoder = open_encoder(read_folder(encoder_path(shop, "words")))
-    made = encoder.encode_item(RawItem({"title": "a blue mug of 1999, and a mug"}, lambda: None))
-    assert made == pytest.approx([0, 0.5**0.5, 0, 0.5**0.5])
-    assert np.load(shop / "words_feat.npy").shape == (10, 4)
+    items = [{"item_id": f"i{n}", "Title": title, "of": of} for n, (title, of) in enumerate(texts * 2)]
+    shop = catalogue(*items, {"item_id": "blank", "Title": "", "of": "-"})
+    (outcome,), _ = encode_catalogue(shop, shop, {"words": None}, {"words": ["title", "of"]}, None, threads=1)
+    assert (outcome.encoded, outcome.missing) == (8, 3)  # "glass" and "lamp" are in no 3
+    folder = read_folder(encoder_path(shop, "words"))
+    (words,) = folder.spec.attributes
+    assert words.names == ("blue", "cup", "mug")
+    assert words.weights == pytest.approx([math.log(11 / 7) + 1, math.log(11 / 5) + 1, math.log(11 / 5) + 1], abs=1e-4)
+    made = open_encoder(folder).encode_item(RawItem({"title": "<b>Mug</b>, a mug", "OF": "blue cups"}, lambda: None))
+    assert made == pytest.approx([0.5**0.5, 0, 0.5**0.5])
+    assert np.load(shop / "words_feat.npy").shape == (11, 3)
 
 
 def test_a_catalogue_without_anything_in_common_names_its_columns(catalogue: Catalogue) -> None:
