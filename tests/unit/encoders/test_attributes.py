@@ -247,24 +247,19 @@ def test_the_command_asks_for_columns_and_names_those_that_are_not_there(
 
 
 def test_words_are_a_modality_of_their_own_and_the_rarer_count_more(catalogue: Catalogue) -> None:
-    texts = (
-        ("Blue mug (1999)", "Glass"),
-        ("Blue lamp", ""),
-        ("Red mug", "cup"),
-        ("Red cup", "blue"),
-        ("Red", "glass"),
-    )
-    items = [{"item_id": f"i{n}", "Title": title, "of": of} for n, (title, of) in enumerate(texts * 2)]
-    shop = catalogue(*items, {"item_id": "blank", "Title": "", "of": "-"})
+    texts = (("Blue mug (1999)", "Glass"), ("Blue lamp", ""), ("Red mug", "cup"), ("Red cup", ""), ("Red", "glass cup"))
+    rows = [*texts, *texts, ("Mug", None), ("", "-")]
+    shop = catalogue(*({"item_id": f"i{n}", "Title": title, "of": of} for n, (title, of) in enumerate(rows)))
     (outcome,), _ = encode_catalogue(shop, shop, {"words": None}, {"words": ["title", "of"]}, None, threads=1)
-    assert (outcome.encoded, outcome.missing) == (8, 3)  # "glass" and "lamp" are in no 3
+    assert (outcome.encoded, outcome.missing) == (9, 3)
     folder = read_folder(encoder_path(shop, "words"))
     (words,) = folder.spec.attributes
-    assert words.names == ("blue", "cup", "mug")
-    assert words.weights == pytest.approx([math.log(11 / 7) + 1, math.log(11 / 5) + 1, math.log(11 / 5) + 1], abs=1e-4)
+    assert words.names == ("blue", "glass", "mug")  # "red" and "cup" are in more than half, "lamp" and "1999" in two
+    blue, mug = math.log(12 / 5) + 1, math.log(12 / 6) + 1
+    assert words.weights == pytest.approx([blue, blue, mug], abs=1e-4)
     made = open_encoder(folder).encode_item(RawItem({"title": "<b>Mug</b>, a mug", "OF": "blue cups"}, lambda: None))
-    assert made == pytest.approx([0.5**0.5, 0, 0.5**0.5])
-    assert np.load(shop / "words_feat.npy").shape == (11, 3)
+    assert made == pytest.approx([blue / math.hypot(blue, mug), 0, mug / math.hypot(blue, mug)], abs=1e-4)
+    assert np.load(shop / "words_feat.npy").shape == (12, 3)
 
 
 def test_a_catalogue_without_anything_in_common_names_its_columns(catalogue: Catalogue) -> None:
