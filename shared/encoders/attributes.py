@@ -9,6 +9,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -94,7 +95,8 @@ class Number(_Attribute):
         block = np.zeros(self.width, np.float32)
         above = min(max(bisect_right(self.knots, found), 1), self.width - 1)
         low, high = self.knots[above - 1 : above + 1]
-        share = min(max((found - low) / (high - low), 0.0), 1.0)
+        inside = Fraction(min(max(found, low), high))  # exact, since tiny and huge knots would make infinities
+        share = float((inside - Fraction(low)) / (Fraction(high) - Fraction(low)))
         block[above - 1 : above + 1] = 1 - share, share
         return block
 
