@@ -7,6 +7,7 @@ learnt here but which values, words and numbers a catalogue has; :mod:`trainer.e
 import json
 import math
 import re
+from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -38,9 +39,9 @@ class _Attribute(BaseModel):
         """Of an item, that it is read from."""
         return (self.column,)
 
+    @abstractmethod
     def block(self, value: object) -> NDArray[np.float32]:
         """Of the column's value, (width,)."""
-        raise NotImplementedError
 
     def block_of(self, record: Mapping[str, Any]) -> NDArray[np.float32]:
         """Of an item whose columns are spelt in small letters, (width,)."""
