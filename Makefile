@@ -43,7 +43,7 @@ lock: $(READY)
 	$(COMPILE) --output-file deploy/requirements-build.lock deploy/requirements-build.in
 	for side in service trainer; do \
 		$(COMPILE) --unsafe-package torch \
-			$$([ $$side = trainer ] && echo "--extra trainer --extra text --extra object-store" || echo "--extra service --extra otel --extra object-store") \
+			$$([ $$side = trainer ] && echo "--extra trainer --extra image --extra text --extra object-store" || echo "--extra service --extra otel --extra object-store") \
 			--output-file deploy/requirements-$$side.lock pyproject.toml || exit 1; \
 		sed -i '/^torch==/,/^    #/d' deploy/requirements-$$side.lock; \
 	done
@@ -67,5 +67,5 @@ clean:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH_PIP_ARGS) $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable '.[trainer,service,otel,text,experiments,object-store,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[trainer,service,otel,image,text,experiments,object-store,dev]'
 	touch $@

@@ -18,6 +18,9 @@ from trainer.cli.data import make_shop_with_progress
 from trainer.cli.encoders import FIT_EPOCHS
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from trainer.measurement.serving import Served
 
 app = typer.Typer(no_args_is_help=True)
@@ -123,7 +126,10 @@ def encoders(
     seed: Annotated[int, typer.Option(min=0, help="Of the draw and the network.")] = 0,
     json_: output.JsonOption = False,
 ) -> None:
-    """Whether near pictures share more by a fitted network than by colours, on items it did not learn from."""
+    """Whether near pictures share more by a fitted network than by colours, on items it did not learn from.
+
+    Beside it the features of pictures that the dataset has, where 'mts4mm encode' made them.
+    """
     from trainer.cli.encoders import read_pictures_and_words
     from trainer.encoders.sources import read_items
     from trainer.measurement.encoders import compare_encoders
@@ -144,6 +150,7 @@ def encoders(
             held_out=held_out,
             seed=seed,
             epochs=epochs,
+            features=_encoded_pictures(dataset),
             progress=lambda done, total: bars.update(task, completed=done, total=total),
         )
     seconds = time.perf_counter() - started
@@ -155,6 +162,19 @@ def encoders(
         f"10 nearest of {comparison.judged} items; the network learned from {comparison.learned_from}, {seconds:.0f} s"
     )
     output.print_table(title, ("neighbours by", f"share a value of {found}", "mean Jaccard"), rows)
+
+
+def _encoded_pictures(dataset: Path) -> "dict[str, NDArray[np.float32]]":
+    """The image features of a dataset by their encoder's name; empty where no encoder made them."""
+    import numpy as np
+
+    from trainer.encoders.features_manifest import features_path, read_manifest
+
+    manifest = read_manifest(dataset, "image")
+    if manifest is None:
+        return {}
+    features = np.load(features_path(dataset, "image"), allow_pickle=False)
+    return {f"image_feat.npy, by {manifest.described['name']}": features}
 
 
 @app.command("fold-in")

