@@ -1,7 +1,8 @@
 """The recipe: every hyper-parameter of a training run, as data. Unknown keys are refused.
 
-Packaged recipes are the YAML files of ``trainer/recipes``; a path to a YAML file works as well, and single
-values are set with ``--set key=value``. The choices behind the defaults are listed in ``trainer/README.md``.
+Packaged recipes are the YAML files of ``trainer/recipes``; a path to a YAML file works as well. A file with
+``base: NAME`` builds on another recipe, and single values are set with ``--set key=value``. The choices behind the
+defaults are listed in ``trainer/README.md``.
 """
 
 import re
@@ -106,7 +107,8 @@ def packaged_recipes() -> list[str]:
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def _read(name: str) -> dict[str, Any]:
+def _read(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values of a recipe over those of its ``base``; ``above`` are the recipes that build on it."""
     if name in packaged_recipes():
         text = (resources.files("trainer") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     else:
@@ -118,7 +120,16 @@ def _read(name: str) -> dict[str, Any]:
     values = _parse(text, f"recipe {name}") or {}
     if not isinstance(values, Mapping):
         raise UsageError(f"recipe {name}: expected a mapping of keys to values, found {type(values).__name__}")
-    return dict(values)
+    own = dict(values)
+    base = own.pop("base", None)
+    if base is None:
+        return own
+    if not isinstance(base, str):
+        raise UsageError(f"recipe {name}: base: write the name of a recipe, or a YAML file, not {base!r}")
+    place = base if base in packaged_recipes() else str(Path(name).parent / base)
+    if place in (*above, name):
+        raise UsageError(f"recipe {name}: base: {base} builds on this recipe itself; leave one of them out")
+    return _read(place, (*above, name)) | own
 
 
 def _parse(text: str, origin: str) -> Any:

@@ -47,3 +47,30 @@ def test_a_file_works_and_a_broken_one_is_named(tmp_path: Path) -> None:
             load_recipe(str(bad))
     with pytest.raises(UsageError, match="default"):
         load_recipe("no-such-recipe")
+
+
+def test_a_recipe_builds_on_another(tmp_path: Path) -> None:
+    assert load_recipe("best") == load_recipe("baby", ["width=128"])
+    mine, over_mine = tmp_path / "mine.yaml", tmp_path / "over-mine.yaml"
+    mine.write_text("base: baby\nepochs: 7\n")
+    over_mine.write_text("base: mine.yaml\nepochs: 9\nwidth: 16\n")
+    assert load_recipe(str(mine)) == load_recipe("baby", ["epochs=7"])
+    assert load_recipe(str(over_mine), ["width=8"]) == load_recipe("baby", ["epochs=9", "width=8"])
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [("mine.yaml", "builds on this recipe itself"), ("[baby]", "write the name"), ("none.yaml", r"none\.yaml.*give")],
+)
+def test_a_base_that_is_none_is_named(tmp_path: Path, base: str, said: str) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"base: {base}\n")
+    with pytest.raises(UsageError, match=said):
+        load_recipe(str(mine))
+
+
+def test_two_recipes_that_build_on_each_other_are_refused(tmp_path: Path) -> None:
+    for one, other in (("one", "other"), ("other", "one")):
+        (tmp_path / f"{one}.yaml").write_text(f"base: {other}.yaml\n")
+    with pytest.raises(UsageError, match=r"other\.yaml: base: one\.yaml builds on this recipe itself"):
+        load_recipe(str(tmp_path / "one.yaml"))
