@@ -1,5 +1,7 @@
 """Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): trade a little score for less of the same."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,9 +15,15 @@ def candidate_count(k: int) -> int:
 
 
 def diversified(
-    scores: NDArray[np.float64], embeddings: NDArray[np.float32], k: int, diversity: float
+    scores: NDArray[np.float64],
+    embeddings: NDArray[np.float32],
+    k: int,
+    diversity: float,
+    *,
+    before: NDArray[np.float32],
+    is_taken: Callable[[int], bool],
 ) -> NDArray[np.int64]:
-    """Positions of ``min(k, candidates)`` candidates in the order in which they are picked, each once.
+    """Positions of at most ``k`` candidates in the order in which they are picked, each once.
 
     Each place goes to the candidate with the largest
 
@@ -28,17 +36,29 @@ def diversified(
         embeddings: (candidates, width).
         k: places.
         diversity: 0 keeps the order, 1 looks at nothing but likeness.
+        before: (any, width), of what was picked from other candidates already.
+        is_taken: whether a candidate may have the place that it would get; it is asked once for each at most.
     """
     span = scores[0] - scores[-1] if len(scores) else 0.0
     relevance = (scores - scores[-1]) / span if span > 0 else np.zeros(len(scores))
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    unit = embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)
-    likeness = np.full(len(scores), -1.0)
+    unit, picked_before = _unit_rows(embeddings), _unit_rows(before)
+    likeness = (unit @ picked_before.T).max(axis=1, initial=-1.0)
     gain = (1 - diversity) * relevance
-    picked = np.empty(min(k, len(scores)), dtype=np.int64)
-    for place in range(len(picked)):
-        best = int(np.argmax(gain if place == 0 else gain - diversity * likeness))
-        picked[place] = best
+    picked: list[int] = []
+    is_first = not len(before)
+    for _ in range(len(scores)):
+        if len(picked) == k:
+            break
+        best = int(np.argmax(gain if is_first else gain - diversity * likeness))
         gain[best] = -np.inf
-        likeness = np.maximum(likeness, unit @ unit[best])
-    return picked
+        if is_taken(best):
+            picked.append(best)
+            likeness = np.maximum(likeness, unit @ unit[best])
+            is_first = False
+    return np.array(picked, dtype=np.int64)
+
+
+def _unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    unit: NDArray[np.float32] = rows / lengths
+    return unit

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.content import Content
-from service.diversity import candidate_count, diversified
 from service.filters import Attributes
 from service.index import open_index
 from service.live_table import Items, JoinedAttributes, JoinedIndex, LiveTable
 from service.lookalikes import Lookalikes, Near, nearest
+from service.picking import Picking
 from service.queries import (
     ID,
     STUDENT,
@@ -159,11 +159,11 @@ class Engine:
             retired: rows of items that nobody is to get, of :meth:`rows`.
 
         Returns:
-            Exactly ``min(k, eligible items)`` items, each once; without diversity by falling score, equal scores in
-            the order of the item table.
+            Exactly ``min(k, eligible items)`` items, each once, or, with ``at_most``, as many of them as may be had;
+            without diversity by falling score, equal scores in the order of the item table.
 
         Raises:
-            UnknownAttributeError: the filter names an attribute that no item has.
+            UnknownAttributeError: the filter, or ``at_most``, names an attribute that no item has.
             UnknownPartError: a weight names a part that the model does not have.
         """
         found = self.rank(query, retired)
@@ -172,7 +172,8 @@ class Engine:
 
     def is_quick(self, query: Query) -> bool:
         """Whether an answer takes so little that handing it to another thread would cost more than it spares."""
-        elaborate = query.filter or query.weights or query.diversity or query.explain or len(query.history) > query.k
+        picky = query.filter or query.diversity or query.at_most
+        elaborate = picky or query.weights or query.explain or len(query.history) > query.k
         return not elaborate and len(self.items) * self.artifact.width <= _QUICK_NUMBERS
 
     def rank(self, query: Query, retired: NDArray[np.int64] = _NO_ITEMS) -> RankedRows:
@@ -192,16 +193,16 @@ class Engine:
         elif len(retired):
             excluded = np.concatenate([excluded, retired])
         if taste.strategy is None:
-            best = self._popular(query.k, excluded, allowed)
+            best = self._most_popular(query, excluded, allowed)
             return RankedRows(self.impersonal, taste.reason, best.items.tolist(), best.scores.tolist(), None, unknown)
         parts = None
         if query.weights or query.explain:
             parts = factors[:, None] * self._part_vectors(taste)
         vector = self._vector(taste) if parts is None else parts.sum(axis=0)
         begun = Begun(Asked(vector, query.k, excluded), taste.strategy, taste.reason, unknown)
-        if allowed is None and not query.diversity and not query.explain:
+        if allowed is None and not query.diversity and not query.at_most and not query.explain:
             return begun
-        best = self._ranked(begun.asked, query.diversity, allowed)
+        best = self._ranked(query, begun.asked, allowed)
         if query.explain and parts is not None:
             return begun.answer(best, self._explanations(best.items, parts, factors, taste))
         return begun.answer(best)
@@ -386,13 +387,22 @@ class Engine:
     def _profile(self, items: NDArray[np.int64], strengths: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         return profile(np.arange(len(items)), self.items.vectors(items), self._weights[items], strengths)
 
-    def _ranked(self, asked: Asked, diversity: float, allowed: NDArray[np.bool_] | None) -> Ranking:
-        if diversity == 0:
-            return self.index.top_k(*asked, allowed)
-        candidates = self.index.top_k(asked.query, candidate_count(asked.k), asked.excluded, allowed)
-        embeddings = self.items.vectors(candidates.items)
-        picked = diversified(candidates.scores, embeddings, asked.k, diversity)
-        return Ranking(candidates.items[picked], candidates.scores[picked])
+    def _ranked(self, query: Query, asked: Asked, allowed: NDArray[np.bool_] | None) -> Ranking:
+        def best(count: int, allowed: NDArray[np.bool_] | None) -> Ranking:
+            return self.index.top_k(asked.query, count, asked.excluded, allowed)
+
+        if not query.diversity and not query.at_most:
+            return best(query.k, allowed)
+        picking = Picking(self.items, self._attributes, diversity=query.diversity, at_most=query.at_most)
+        return picking.pick(best, query.k, allowed)
+
+    def _most_popular(self, query: Query, excluded: NDArray[np.int64], allowed: NDArray[np.bool_] | None) -> Ranking:
+        def best(count: int, allowed: NDArray[np.bool_] | None) -> Ranking:
+            return self._popular(count, excluded, allowed)
+
+        if not query.at_most:
+            return best(query.k, allowed)
+        return Picking(self.items, self._attributes, at_most=query.at_most).pick(best, query.k, allowed)
 
     def _popular(self, k: int, excluded: NDArray[np.int64], allowed: NDArray[np.bool_] | None) -> Ranking:
         if allowed is None:

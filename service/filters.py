@@ -5,7 +5,7 @@ columns are read from the artefact when an attribute is first asked for, and kep
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ Condition = OneOf | Between
 
 
 class UnknownAttributeError(LookupError):
-    """A filter names an attribute that no item has."""
+    """An attribute is named that no item has."""
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(name)
@@ -58,11 +58,16 @@ class Attributes:
         Raises:
             UnknownAttributeError: no item has the attribute.
         """
-        columns = self._read()
-        for name in conditions:
-            if name not in columns:
-                raise UnknownAttributeError(name, sorted(columns))
+        self.require(conditions)
         return self.meeting(conditions)
+
+    def require(self, names: Iterable[str]) -> None:
+        """Check that there are attributes of these names.
+
+        Raises:
+            UnknownAttributeError: no item has one of them.
+        """
+        require_known(names, self.names)
 
     def names(self) -> Set[str]:
         """The attributes that an item has."""
@@ -83,6 +88,24 @@ class Attributes:
             return self._columns
 
 
+def require_known(names: Iterable[str], known: Callable[[], Set[str]]) -> None:
+    """Check names against those of the attributes, which are read only if there is something to check.
+
+    Raises:
+        UnknownAttributeError: one is none of them.
+    """
+    for name in names:
+        if name not in (attributes := known()):
+            raise UnknownAttributeError(name, sorted(attributes))
+
+
+def elements(value: object) -> Iterator[tuple[bool, Value]]:
+    """What a value of an attribute is compared by: itself, or the elements of a list; nothing where it is neither."""
+    for element in value if isinstance(value, list) else [value]:
+        if isinstance(element, str | bool | int | float):
+            yield _key(element)
+
+
 class _Column:
     """One attribute: which items have which value."""
 
@@ -92,10 +115,10 @@ class _Column:
         self._numbers: list[tuple[int, float]] = []
 
     def add(self, item: int, value: object) -> None:
-        for element in value if isinstance(value, list) else [value]:
-            if isinstance(element, str | bool | int | float):
-                self._rows.setdefault(_key(element), []).append(item)
-            if isinstance(element, int | float) and not isinstance(element, bool):
+        for key in elements(value):
+            self._rows.setdefault(key, []).append(item)
+            is_bool, element = key
+            if isinstance(element, int | float) and not is_bool:
                 self._numbers.append((item, element))
 
     def meets(self, condition: Condition) -> NDArray[np.bool_]:

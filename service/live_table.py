@@ -4,14 +4,14 @@ A table is made for one artefact and never changes; another change of the live i
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.filters import Attributes, Condition, UnknownAttributeError
+from service.filters import Attributes, Condition, require_known
 from service.queries import ItemReason
 from shared.artifact import Artifact
 from shared.index.approximate import ApproximateIndex
@@ -176,11 +176,13 @@ class JoinedAttributes:
 
     def allowed(self, conditions: Mapping[str, Condition]) -> NDArray[np.bool_]:
         """As ``Attributes.allowed``, bool [items of the artefact + live items]."""
+        self.require(conditions)
         tables = (self._trained, self._changed, self._live)
-        known = set().union(*(table.names() for table in tables))
-        for name in conditions:
-            if name not in known:
-                raise UnknownAttributeError(name, sorted(known))
         trained, changed, live = (table.meeting(conditions) for table in tables)
         trained[self._changed_rows] = changed
         return np.concatenate([trained, live])
+
+    def require(self, names: Iterable[str]) -> None:
+        """As ``Attributes.require``."""
+        tables = (self._trained, self._changed, self._live)
+        require_known(names, lambda: set().union(*(table.names() for table in tables)))

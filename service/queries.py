@@ -29,6 +29,7 @@ class Query:
         exclude_items: further item ids to leave out; unknown ones are ignored.
         filter: conditions on attributes, all of which an item must meet.
         diversity: 0 ranks by score, 1 by being unlike the items ranked before.
+        at_most: by attribute, how many items of one value there may be.
         weights: a factor by part of the user's vector; 1 for those not named.
         explain: whether items come with what their score is the sum of.
         since: what the user did since the training.
@@ -41,6 +42,7 @@ class Query:
     exclude_items: Sequence[str] = ()
     filter: Mapping[str, Condition] = field(default_factory=dict)
     diversity: float = 0.0
+    at_most: Mapping[str, int] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
     explain: bool = False
     since: SinceTraining = NOTHING

@@ -80,7 +80,13 @@ class Selection(_Body):
     diversity: FiniteFloat = Field(
         0.0, ge=0, le=1, description="Maximal marginal relevance: 0 ranks by score alone, 1 by unlikeness alone."
     )
-
+    at_most: dict[str, Annotated[int, Field(ge=1, le=MAX_K)]] = Field(
+        default_factory=dict,
+        max_length=MAX_CONDITIONS,
+        description="By attribute of the items table, how many items with the same value there may be; the next best "
+        "are taken instead. An item whose attribute is a list counts for each element, one without the attribute for "
+        "nothing. There may be fewer than `k` items then.",
+    )
     weights: dict[str, Annotated[FiniteFloat, Field(ge=0, le=MAX_WEIGHT)]] = Field(
         default_factory=dict,
         max_length=MAX_CONDITIONS,
@@ -100,6 +106,7 @@ class Selection(_Body):
             exclude_items=self.exclude_items,
             filter={name: _condition(wanted) for name, wanted in self.filter.items()},
             diversity=self.diversity,
+            at_most=self.at_most,
             weights=self.weights,
             explain=self.explain,
             since=since,

@@ -56,7 +56,7 @@ async def _answer(scope: Scope, body: bytes) -> bytes:
     state, request = scope["app"].state, Request(scope)
     refuse_deep(body, state.max_body_depth)
     wanted = RecommendRequest.model_validate_json(body)
-    if wanted.filter or wanted.weights:
+    if wanted.filter or wanted.weights or wanted.at_most:
         raise _NotPlainError  # it may name what the model does not have
     engine = await loaded_engine(request)
     state.access.admit(request, KeyScope.READ)

@@ -78,7 +78,8 @@ def _ranked(engine: Engine, query: Query, retired: NDArray[np.int64]) -> RankedR
     try:
         return engine.rank(query, retired)
     except UnknownAttributeError as error:
-        raise RequestValidationError([_unknown("filter", "attribute", error)]) from None
+        field = "filter" if error.name in query.filter else "at_most"
+        raise RequestValidationError([_unknown(field, "attribute", error)]) from None
     except UnknownPartError as error:
         raise RequestValidationError([_unknown("weights", "part", error)]) from None
 

@@ -1,7 +1,8 @@
 """A small shop, published and served in this process."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,11 @@ TEXT_PART = USER_EMBEDDINGS * np.array([[0.25], [0.5], [0.5], [0.0]], np.float32
 USER_PARTS = {"id": USER_EMBEDDINGS - TEXT_PART, "text": TEXT_PART}
 
 
-def publish(store: Path, attachments: Mapping[str, bytes] | None = None) -> str:
+def publish(
+    store: Path,
+    attachments: Mapping[str, bytes] | None = None,
+    items: Sequence[Mapping[str, Any]] = tuple({"title": title} for title in TITLES),
+) -> str:
     """Publish the small shop; returns the version."""
     seen = list(SEEN.values())
     model = StudentModel(
@@ -37,7 +42,7 @@ def publish(store: Path, attachments: Mapping[str, bytes] | None = None) -> str:
         item_embeddings=ITEM_EMBEDDINGS,
         train_indptr=np.cumsum([0, *(len(items) for items in seen)]),
         train_indices=np.array([item for items in seen for item in items]),
-        items=[{"title": title} for title in TITLES],
+        items=items,
         user_parts=USER_PARTS,
         attachments=attachments or {},
     )

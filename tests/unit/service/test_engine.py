@@ -252,6 +252,30 @@ def test_a_filter_holds_for_popular_and_personal_answers(engine: Engine) -> None
     assert (raised.value.name, raised.value.known) == ("colour", ["title"])
 
 
+def test_at_most_so_many_items_of_one_value_and_the_next_best_instead(tmp_path: Path) -> None:
+    brands: list[Any] = ["a", "a", ["a", "b"], "b", None, "c"]  # of ITEM_IDS
+    publish(tmp_path, items=[{"brand": brand} for brand in brands])
+    engine = Engine(artifact.load(tmp_path))
+
+    def got(query: Query) -> list[str]:
+        return [item.item_id for item in engine.recommend(query).items]
+
+    by_score, popular = got(Query("ann", exclude_seen=False)), got(Query("nobody"))
+    of_brand = dict(zip(ITEM_IDS, brands, strict=True))
+    for at_most, ranked, query in ((1, by_score, Query("ann", exclude_seen=False)), (1, popular, Query("nobody"))):
+        kept: list[str] = []
+        for item_id in ranked:
+            had = "".join("".join(of_brand[other] or "") for other in kept)
+            if all(had.count(brand) < at_most for brand in of_brand[item_id] or ""):
+                kept.append(item_id)
+        assert got(replace(query, at_most={"brand": at_most})) == kept
+        assert 3 <= len(kept) < len(ranked)
+        assert got(replace(query, at_most={"brand": 3})) == ranked
+    with pytest.raises(UnknownAttributeError) as raised:
+        engine.recommend(Query("nobody", at_most={"colour": 1}))
+    assert (raised.value.name, raised.value.known) == ("colour", ["brand"])
+
+
 def test_diversity_ranks_what_is_unlike_first_and_loses_nothing(engine: Engine) -> None:
     by_score = engine.recommend(Query("nobody", history=["mug"], k=5))
     diverse = engine.recommend(Query("nobody", history=["mug"], k=5, diversity=1.0))

@@ -1,9 +1,13 @@
 """What must hold of every answer, whatever the catalogue and whatever is asked: checked against plain Python."""
 
 import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from hypothesis import given, settings
@@ -59,6 +63,24 @@ def meets(entry: dict[str, Any], name: str, condition: Condition) -> bool:
     return any(low <= number <= high for number in numbers)
 
 
+def kinds_of(entry: dict[str, Any], at_most: Mapping[str, int]) -> Iterator[tuple[str, type, Any]]:
+    for name in at_most:
+        value = entry.get(name)
+        yield from {
+            (name, type(one), one) for one in (value if isinstance(value, list) else [value]) if one is not None
+        }
+
+
+def passed_over(ranked: list[str], kinds: dict[str, list[tuple[str, type, Any]]], query: Query) -> list[str]:
+    """The best, one after the other, unless there are enough of a kind already."""
+    kept: list[str] = []
+    for item in ranked:
+        others = [kind for other in kept for kind in kinds[other]]
+        if all(others.count(kind) < query.at_most[kind[0]] for kind in kinds[item]):
+            kept.append(item)
+    return kept[: query.k]
+
+
 @given(data=st.data(), seed=st.integers(0, 10_000), items=st.integers(1, 40), users=st.integers(1, 6))
 @settings(deadline=None, max_examples=150)
 def test_exactly_the_eligible_items_each_once(data: st.DataObject, seed: int, items: int, users: int) -> None:
@@ -77,6 +99,7 @@ def test_exactly_the_eligible_items_each_once(data: st.DataObject, seed: int, it
         exclude_items=data.draw(st.lists(ids, max_size=5)),
         filter={name: data.draw(conditions[name]) for name in known if data.draw(st.booleans())},
         diversity=data.draw(st.sampled_from([0.0, 0.3, 1.0])),
+        at_most={name: data.draw(st.integers(1, 3)) for name in known if data.draw(st.booleans())},
         since=SinceTraining(
             taken=data.draw(st.dictionaries(ids, st.sampled_from([0.3, 1.0, 2.5]), max_size=4)),
             seen=data.draw(st.sets(ids, max_size=2)),
@@ -86,7 +109,8 @@ def test_exactly_the_eligible_items_each_once(data: st.DataObject, seed: int, it
     )
     retired = data.draw(st.sets(ids, max_size=6))
 
-    answered = engine.recommend(query, engine.rows(retired))
+    with mock.patch("service.picking.candidate_count", lambda k: k + data.draw(st.sampled_from([0, 1, 100]))):
+        answered = engine.recommend(query, engine.rows(retired))
 
     known = query.user_id if query.since.forgotten_at is None else None
     user = engine.artifact.users.dense(known) if known else None
@@ -100,8 +124,19 @@ def test_exactly_the_eligible_items_each_once(data: st.DataObject, seed: int, it
         if f"i{item}" not in left_out and all(meets(entry, *condition) for condition in query.filter.items())
     }
     got = [item.item_id for item in answered.items]
-    assert len(got) == len(set(got)) == min(query.k, len(eligible))
+    assert len(got) == len(set(got))
     assert set(got) <= eligible
+    kinds = {f"i{item}": list(kinds_of(entry, query.at_most)) for item, entry in enumerate(catalogue)}
+    had = Counter(kind for item in got for kind in kinds[item])
+    assert all(count <= query.at_most[name] for (name, *_), count in had.items())
+    if not query.at_most:
+        assert len(got) == min(query.k, len(eligible))
+    if len(got) < query.k:
+        full = {kind for kind, count in had.items() if count == query.at_most[kind[0]]}
+        assert all(full & set(kinds[item]) for item in eligible - set(got))
+    if query.diversity == 0:
+        everything = engine.recommend(replace(query, at_most={}, k=items), engine.rows(retired))
+        assert got == passed_over([item.item_id for item in everything.items], kinds, query)
     assert [item.rank for item in answered.items] == list(range(1, len(got) + 1))
     assert answered.unknown_items == (["nonsense"] if "nonsense" in query.history else [])
     scores = [item.score for item in answered.items]

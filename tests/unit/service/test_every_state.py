@@ -3,6 +3,7 @@
 A random course of requests goes to one service; a plain Python shop goes along and says which items are eligible.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -40,6 +41,7 @@ ASKED = st.fixed_dictionaries(
         "exclude_items": st.lists(ITEMS, max_size=8),
         "filter": st.fixed_dictionaries({"colour": st.one_of(COLOURS, st.builds(lambda one: {"in": [one]}, COLOURS))}),
         "diversity": st.sampled_from([0.4, 1.0]),
+        "at_most": st.fixed_dictionaries({"colour": st.integers(1, 2)}),
         "explain": st.just(True),
         "weights": st.just({"whole": 0.5}),
     },
@@ -92,6 +94,12 @@ class Shop:
             for item_id, known in self.catalogue().items()
             if item_id not in out and (colour is None or known.get("colour") == colour)
         }
+
+    def most(self, eligible: set[str], asked: dict[str, Any]) -> int:
+        """How many of them there may be in one answer; an item has one colour or none."""
+        cap, catalogue = asked.get("at_most", {}).get("colour", len(eligible)), self.catalogue()
+        colours = Counter(catalogue[item_id].get("colour") for item_id in eligible)
+        return colours.pop(None, 0) + sum(min(cap, count) for count in colours.values())
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +162,7 @@ def recommend(client: Client, shop: Shop, data: st.DataObject, step: int) -> Non
 
 def check(shop: Shop, answer: dict[str, Any], user_id: str | None, history: list[str], asked: dict[str, Any]) -> None:
     eligible, got = shop.eligible(user_id, history, asked), [item["item_id"] for item in answer["items"]]
-    assert len(got) == len(set(got)) == min(asked["k"], len(eligible))
+    assert len(got) == len(set(got)) == min(asked["k"], shop.most(eligible, asked))
     assert set(got) <= eligible
     assert (answer["model_version"], answer["degraded"], answer["user_id"]) == (shop.live, False, user_id)
     catalogue = shop.catalogue()

@@ -79,6 +79,7 @@ bodies = st.fixed_dictionaries(
         "explain": st.booleans(),
         "weights": st.sampled_from([{}, {"whole": 2.0}, {"nonsense": 1.0}]),
         "filter": st.sampled_from([{}, {"t": "x"}, {"nonsense": 1}]),
+        "at_most": st.sampled_from([{}, {"title": 1}, {"nonsense": 1}, {"title": 0}]),
     },
 )
 
