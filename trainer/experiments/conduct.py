@@ -130,9 +130,11 @@ def _train_side_by_side(trainings: Sequence[tuple[Trial, int]], setting: Setting
                     raise type(error)(f"{name}: {error}") from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        while wait(unfinished, timeout=_PATIENCE_SECONDS).not_done:
+        # a cancelled future is done, but wait would wait for it for ever
+        while going_on := [future for future in unfinished if not future.done()]:
             for process in multiprocessing.active_children():
                 process.terminate()
+            wait(going_on, timeout=_PATIENCE_SECONDS)
 
 
 def _data(trial: Trial, seed: int, setting: Setting) -> Dataset:

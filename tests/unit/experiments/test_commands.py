@@ -103,9 +103,9 @@ def test_trainings_side_by_side_give_what_one_after_another_gives(
     check_files(beside, "main")
 
 
-def test_a_training_that_fails_beside_another_is_named_and_ends_both(shop: Path, tmp_path: Path) -> None:
-    setting = Setting(tmp_path / "gone", load_dataset(shop), Recipe(epochs=1), 1, tmp_path / "out", CPU, jobs=2)
-    with pytest.raises(UserError, match=r"^(student|LightGCN): .*gone"):
+def test_a_training_that_fails_beside_another_is_named_and_ends_all(shop: Path, tmp_path: Path) -> None:
+    setting = Setting(tmp_path / "gone", load_dataset(shop), Recipe(epochs=1), 3, tmp_path / "out", CPU, jobs=2)
+    with pytest.raises(UserError, match=r"^(student|LightGCN), seed \d: .*gone"):
         run_experiment(experiment("main"), setting, Watch())
     assert not multiprocessing.active_children()
 
