@@ -193,7 +193,7 @@ class Engine:
         elif len(retired):
             excluded = np.concatenate([excluded, retired])
         if taste.strategy is None:
-            best = self._most_popular(query, excluded, allowed)
+            best = self._popular(query, excluded, allowed)
             return RankedRows(self.impersonal, taste.reason, best.items.tolist(), best.scores.tolist(), None, unknown)
         parts = None
         if query.weights or query.explain:
@@ -393,24 +393,21 @@ class Engine:
 
         if not query.diversity and not query.at_most:
             return best(query.k, allowed)
-        picking = Picking(self.items, self._attributes, diversity=query.diversity, at_most=query.at_most)
+        picking = Picking(self.items, self._attributes, at_most=query.at_most, diversity=query.diversity)
         return picking.pick(best, query.k, allowed)
 
-    def _most_popular(self, query: Query, excluded: NDArray[np.int64], allowed: NDArray[np.bool_] | None) -> Ranking:
+    def _popular(self, query: Query, excluded: NDArray[np.int64], allowed: NDArray[np.bool_] | None) -> Ranking:
         def best(count: int, allowed: NDArray[np.bool_] | None) -> Ranking:
-            return self._popular(count, excluded, allowed)
+            if allowed is None:
+                candidates = self._by_demand[: count + len(excluded)]
+            else:
+                candidates = self._by_demand[allowed[self._by_demand]]
+            rows = candidates[~np.isin(candidates, excluded)][:count]
+            return Ranking(rows, self.demand[rows].astype(np.float64))
 
         if not query.at_most:
             return best(query.k, allowed)
         return Picking(self.items, self._attributes, at_most=query.at_most).pick(best, query.k, allowed)
-
-    def _popular(self, k: int, excluded: NDArray[np.int64], allowed: NDArray[np.bool_] | None) -> Ranking:
-        if allowed is None:
-            candidates = self._by_demand[: k + len(excluded)]
-        else:
-            candidates = self._by_demand[allowed[self._by_demand]]
-        best = candidates[~np.isin(candidates, excluded)][:k]
-        return Ranking(best, self.demand[best].astype(np.float64))
 
     def _named(
         self, rows: list[int], scores: list[float], explanations: list[list[PartOfScore]] | None = None

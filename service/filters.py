@@ -5,7 +5,7 @@ columns are read from the artefact when an attribute is first asked for, and kep
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ class Attributes:
         self.require(conditions)
         return self.meeting(conditions)
 
-    def require(self, names: Iterable[str]) -> None:
+    def require(self, names: Collection[str]) -> None:
         """Check that there are attributes of these names.
 
         Raises:
@@ -88,15 +88,18 @@ class Attributes:
             return self._columns
 
 
-def require_known(names: Iterable[str], known: Callable[[], Set[str]]) -> None:
+def require_known(names: Collection[str], read: Callable[[], Set[str]]) -> None:
     """Check names against those of the attributes, which are read only if there is something to check.
 
     Raises:
         UnknownAttributeError: one is none of them.
     """
+    if not names:
+        return
+    known = read()
     for name in names:
-        if name not in (attributes := known()):
-            raise UnknownAttributeError(name, sorted(attributes))
+        if name not in known:
+            raise UnknownAttributeError(name, sorted(known))
 
 
 def elements(value: object) -> Iterator[tuple[bool, Value]]:

@@ -4,7 +4,7 @@ A table is made for one artefact and never changes; another change of the live i
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -182,7 +182,7 @@ class JoinedAttributes:
         trained[self._changed_rows] = changed
         return np.concatenate([trained, live])
 
-    def require(self, names: Iterable[str]) -> None:
+    def require(self, names: Collection[str]) -> None:
         """As ``Attributes.require``."""
         tables = (self._trained, self._changed, self._live)
         require_known(names, lambda: set().union(*(table.names() for table in tables)))

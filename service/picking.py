@@ -24,8 +24,8 @@ class Picking:
         items: Items,
         attributes: Attributes | JoinedAttributes,
         *,
+        at_most: Mapping[str, int],
         diversity: float = 0.0,
-        at_most: Mapping[str, int] | None = None,
     ) -> None:
         """Take what is wanted, see ``Query``.
 
@@ -35,8 +35,8 @@ class Picking:
         self._items = items
         self._attributes = attributes
         self._diversity = diversity
-        self._caps = dict(at_most or {})
-        attributes.require(self._caps)
+        self._caps = at_most
+        attributes.require(at_most)
         self._had: Counter[tuple[str, tuple[bool, Value]]] = Counter()
 
     def pick(self, best: Best, k: int, allowed: NDArray[np.bool_] | None) -> Ranking:

@@ -40,6 +40,7 @@ def export_onnx(
     with torch.no_grad(), warnings.catch_warnings():
         # The other exporter needs two further packages; torch is pinned, so this one stays.
         warnings.simplefilter("ignore", DeprecationWarning)
+        # What it cannot fold, such as an uneven padding, it exports as it is.
         warnings.filterwarnings("ignore", "Constant folding")
         torch.onnx.export(
             module,

