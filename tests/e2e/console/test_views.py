@@ -130,6 +130,21 @@ def test_a_filter_keeps_only_what_meets_it(page: Page, service: Service) -> None
     expect(page.locator(".ranked > li").nth(1)).to_have_attribute("data-item", str(diverse[1]["item_id"]))
 
 
+def test_a_limit_keeps_at_most_one_of_a_value(page: Page, service: Service) -> None:
+    page.goto(f"{service.url}/console#/users/u0001")
+    settled(page)
+    free = [item["item_id"] for item in served(page, service, user_id="u0001")]
+    wanted = [item["item_id"] for item in served(page, service, user_id="u0001", at_most={"category": 1})]
+    assert len(wanted) < len(free)
+    page.get_by_label("At most", exact=True).fill("1")
+    page.get_by_label("of one", exact=True).select_option("Category")
+    expect(page.locator(".ranked > li")).to_have_count(len(wanted))
+    assert ids(page) == wanted
+    page.get_by_role("button", name="Reset").click()
+    expect(page.locator(".ranked > li")).to_have_count(len(free))
+    assert ids(page) == free
+
+
 def test_hostile_titles_are_text(page: Page, service: Service, shop: Shop) -> None:
     page.on("dialog", lambda dialog: pytest.fail(f"a title was run: {dialog.message}"))
     page.goto(f"{service.url}/console#/items")

@@ -85,7 +85,7 @@ function thing(item, type, when) {
 
 /** The list under its controls. */
 function controlled(userId, about, signal) {
-  const wanted = { weights: {}, diversity: 0, filter: {} };
+  const wanted = { weights: {}, diversity: 0, atMost: {}, filter: {} };
   const rows = new Map();
   const list = h("ol", { class: "ranked", "aria-label": "Recommendations" });
   const line = h("p", { class: "note", role: "status" });
@@ -98,7 +98,8 @@ function controlled(userId, about, signal) {
     try {
       neutral ??= places(await post("recommend", request({ k: FAR }), signal));
       const started = performance.now();
-      const answer = await post("recommend", request({ weights: wanted.weights, diversity: wanted.diversity, explain: true }), signal);
+      const { weights, diversity, atMost } = wanted;
+      const answer = await post("recommend", request({ weights, diversity, at_most: atMost, explain: true }), signal);
       const seconds = (performance.now() - started) / 1000;
       keep(answer);
       const why = answer.items.flatMap((item) => (item.explanation ?? []).map((part) => part.because)).filter(Boolean);
@@ -152,13 +153,14 @@ function controls(parts, attributes, wanted, refresh, again) {
       refresh();
     },
   });
-  const filters = filtersOf(attributes, wanted, again);
+  const filters = filtersOf(attributes, wanted, refresh, again);
   const reset = h("button", {
     class: "button small",
     type: "button",
     onclick: () => {
       wanted.weights = {};
       wanted.diversity = 0;
+      wanted.atMost = {};
       wanted.filter = {};
       sliders.forEach((each) => each.set(1));
       diversity.set(0);
@@ -169,10 +171,10 @@ function controls(parts, attributes, wanted, refresh, again) {
   return h("div", { class: "controls" }, h("div", { class: "sliders" }, sliders, diversity), h("div", { class: "filters" }, filters, reset));
 }
 
-function filtersOf(attributes, wanted, again) {
+function filtersOf(attributes, wanted, refresh, again) {
   const inputs = attributes.slice(0, 6).map((attribute) =>
     attribute.values.length ? choice(attribute, wanted, again) : range(attribute, wanted, again));
-  const box = h("form", { class: "row", "aria-label": "Filters" }, inputs);
+  const box = h("form", { class: "row", "aria-label": "Filters" }, inputs, limit(attributes, wanted, refresh));
   box.addEventListener("submit", (event) => event.preventDefault());
   return Object.assign(box, { reset: () => HTMLFormElement.prototype.reset.call(box) });
 }
@@ -199,6 +201,21 @@ function range({ name, low, high }, wanted, again) {
     return input;
   };
   return h("fieldset", { class: "field" }, h("legend", {}, partName(name)), h("span", { class: "pair" }, bound("min", low), bound("max", high)));
+}
+
+/** At most so many items of one value of an attribute. */
+function limit(attributes, wanted, refresh) {
+  const names = attributes.filter((attribute) => attribute.values.length).map((attribute) => attribute.name);
+  if (!names.length) return null;
+  const most = h("input", { type: "number", min: 1, max: K, step: 1, placeholder: "any", "aria-label": "At most" });
+  const name = h("select", { "aria-label": "of one" }, names.map((each) => h("option", { value: each }, partName(each))));
+  const changed = () => {
+    wanted.atMost = most.value === "" ? {} : { [name.value]: Number(most.value) };
+    refresh();
+  };
+  most.addEventListener("change", changed);
+  name.addEventListener("change", changed);
+  return h("fieldset", { class: "field" }, h("legend", {}, "At most, of one"), h("span", { class: "pair" }, most, name));
 }
 
 /** One scale for all bars of a list, with room for what pulls down. */
