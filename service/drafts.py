@@ -1,7 +1,6 @@
 """Makes a live item of what was sent, checked against the model that is to place it."""
 
 import base64
-import binascii
 import json
 from typing import Any
 
@@ -58,7 +57,9 @@ def draft(item_id: str, wanted: PutItemRequest, content: Content, *, known: bool
 
 def _require_json(metadata: dict[str, Any]) -> None:
     try:
-        size = len(json.dumps(metadata, allow_nan=False))
+        size = len(json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode())
+    except UnicodeEncodeError:
+        raise _wrong("metadata", "holds half a character (a lone surrogate, \\ud800 to \\udfff)") from None
     except (ValueError, RecursionError):
         raise _wrong("metadata", "holds a number that is not finite, or is nested too deeply") from None
     if size > MAX_METADATA:
@@ -69,9 +70,11 @@ def _picture(image: str | None) -> bytes | None:
     if image is None:
         return None
     try:
-        return small_jpeg(base64.b64decode(image, validate=True), PICTURE_SIDE)
-    except binascii.Error:
+        content = base64.b64decode(image, validate=True)
+    except ValueError:  # binascii.Error, which is one, or of letters beyond ASCII
         raise _wrong("image", "is not base64") from None
+    try:
+        return small_jpeg(content, PICTURE_SIDE)
     except PictureError as error:
         raise _wrong("image", str(error)) from None
 

@@ -62,7 +62,7 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
     found = error.errors()
     if any(entry["type"] == "json_invalid" for entry in found):
         return problem(request, 400, "The body is not JSON.")
-    errors = [FieldProblem(pointer=_pointer(entry["loc"]), detail=entry["msg"]) for entry in found]
+    errors = [FieldProblem(pointer=_pointer(entry["loc"]), detail=_sendable(entry["msg"])) for entry in found]
     count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
     return problem(request, 422, f"The request has {count}.", errors=errors)
 
@@ -79,5 +79,10 @@ async def _unexpected(request: Request, _error: Exception) -> Response:
 
 def _pointer(location: tuple[int | str, ...]) -> str:
     """Turn ``("body", "items", 0)`` into ``#/items/0``."""
-    parts = [str(part).replace("~", "~0").replace("/", "~1") for part in location[1:]]
+    parts = [_sendable(str(part)).replace("~", "~0").replace("/", "~1") for part in location[1:]]
     return "#" + "".join(f"/{part}" for part in parts)
+
+
+def _sendable(text: str) -> str:
+    """Text that came from outside, with ``?`` for half a surrogate pair, which no answer can hold."""
+    return text.encode("utf-8", "replace").decode()

@@ -53,7 +53,7 @@ class LiteralTailRoute(APIRoute):
 
 
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-_BRACKET_OR_STRING = re.compile(rb'"(?:[^"\\\\]++|\\\\.)*+(?:"|\\\\?\Z)|[\[\]{}]', re.DOTALL)
+_BRACKET_OR_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
 async def _body(request: Request) -> bytes:

@@ -249,6 +249,9 @@ def test_all_wrong_fields_are_pointed_at(client: TestClient) -> None:
     [
         (b'{"user_id": "\\ud800"}', "#/user_id"),
         (b'{"user_id": "ann", "\\ud800": 1}', "#"),
+        (b'{"user_id": "ann", "filter": {"\\ud800": "x"}}', "#/filter/?"),
+        (b'{"user_id": "ann", "weights": {"\\ud800": 1}}', "#/weights/?"),
+        (b'{"user_id": "ann", "at_most": {"\\ud800": 1}}', "#/at_most/?"),
         (b'{"user_id": "ann", "k": NaN}', "#/k"),
         (b'{"user_id": "ann", "k": 1e999}', "#/k"),
         (b"", "#"),

@@ -261,6 +261,7 @@ def test_attributes_alone_place_an_item_by_those_that_the_catalogue_taught(tmp_p
         ({"features": {"text": [0.0, 0, 0]}}, "#/features/text", "must not be all zero"),
         ({"features": {"text": [1e300, 0, 0]}}, "#/features/text", "single precision"),
         ({"image": "no base64!"}, "#/image", "is not base64"),
+        ({"image": "é"}, "#/image", "is not base64"),
         ({"image": base64.b64encode(b"no picture").decode()}, "#/image", "is no picture that is understood"),
         ({"image": base64.b64encode(png_header(60_000, 60_000)).decode()}, "#/image", "pixels"),
         ({"image": picture(size=(1, 1))}, "#/image", "no picture to go by"),
@@ -277,10 +278,20 @@ def test_what_cannot_be_an_item_is_refused_by_field(
     assert http.get("/items/mug").status_code == 404
 
 
-def test_metadata_that_no_answer_could_hold_are_refused(http: TestClient) -> None:
-    body = '{"metadata": {"price": NaN}, "features": {"text": [1, 0, 0]}}'
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        '{"price": NaN}',
+        '{"title": "\\ud83d"}',
+        '{"\\ude00": 1}',
+        '{"title": "\\n", "rows": ' + "[" * 99 + "]" * 99 + "}",
+    ],
+)
+def test_metadata_that_no_answer_could_hold_are_refused(http: TestClient, metadata: str) -> None:
+    body = f'{{"metadata": {metadata}, "features": {{"text": [1, 0, 0]}}}}'
     answer: Response = http.put("/items/mug", content=body, headers={"content-type": "application/json"})
     assert answer.status_code in (400, 422)
+    assert http.get("/items/mug").status_code == 404
 
 
 def test_a_model_without_a_tower_says_that_it_cannot_place_items(tmp_path: Path) -> None:

@@ -302,6 +302,9 @@ def test_other_origins_are_closed_unless_they_are_named(store: Path) -> None:
         ("[" * 500_000, 400),
         ('{"user_id": "' + "[{" * 400 + '"}', 200),
         ('{"user_id": "' + '\\"' * 400_000, 400),
+        ('{"user_id": "a\\n", "filter": ' + '{"a":' * 40 + "1" + "}" * 40 + ', "reason": "b"}', 400),
+        ('{"user_id": "a\\n' + ":[" * 40 + '"}', 200),
+        ('{"user_id": "a\\\\", "exclude_items": ["' + "[" * 40 + '"]}', 200),
         ('{"user_id": "ann", "exclude_items": [' + ",".join(f'"{i}"' for i in range(900)) + "]}", 200),
     ],
 )
