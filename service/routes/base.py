@@ -151,3 +151,9 @@ def known(look_up: Callable[[], Found], kind: str) -> Found:
         return look_up()
     except KeyError:
         raise HTTPException(404, f"The model knows no such {kind}.") from None
+
+
+def refuse_retired(overlay: Overlay, item_id: str) -> None:
+    """Answer 404 for an item that is not to be shown any more."""
+    if item_id in overlay.retired.item_ids:
+        raise HTTPException(404, "The item is retired.")

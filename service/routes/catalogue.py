@@ -9,7 +9,6 @@ from starlette.exceptions import HTTPException
 
 from service import drafts
 from service.access import requires
-from service.overlay import Overlay
 from service.queries import STUDENT, UnknownLikenessError
 from service.routes.base import (
     ITEM_PROBLEMS,
@@ -20,6 +19,7 @@ from service.routes.base import (
     LiteralTailRoute,
     LoadedEngine,
     known,
+    refuse_retired,
 )
 from service.schemas import (
     DEFAULT_K,
@@ -63,7 +63,7 @@ def similar(
     An id that itself ends in `/similar` or `/image` is sent with that slash encoded: `/items/a%2Fsimilar` is the item
     `a/similar`, and `/items/a%2Fsimilar/similar` are those like it.
     """
-    _refuse_retired(overlay, item_id)
+    refuse_retired(overlay, item_id)
     try:
         items = known(lambda: engine.similar(item_id, k, overlay.retired_rows(engine), by), "item")
     except UnknownLikenessError as error:
@@ -89,7 +89,7 @@ def restore(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay) -> Reti
 @router.get("/items/{item_id:path}", operation_id="item", responses=ITEM_PROBLEMS)
 def item(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay) -> ItemResponse:
     """What the model knows of an item."""
-    _refuse_retired(overlay, item_id)
+    refuse_retired(overlay, item_id)
     found = known(lambda: engine.item(item_id), "item")
     return ItemResponse(
         model_version=engine.artifact.manifest.version,
@@ -148,8 +148,3 @@ def retire(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay) -> Retir
     overlay.call("retire", lambda state: _taken_away(state, item_id))
     overlay.look()
     return RetiredResponse(item_id=item_id, retired=True)
-
-
-def _refuse_retired(overlay: Overlay, item_id: str) -> None:
-    if item_id in overlay.retired.item_ids:
-        raise HTTPException(404, "The item is retired.")

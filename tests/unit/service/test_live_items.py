@@ -23,6 +23,7 @@ from service.queries import Query
 from service.schemas import PutItemRequest, RecommendRequest
 from service.settings import Settings
 from shared.encoders import RawItem, open_encoder, read_folder, write_folder
+from shared.kept_pictures import keep_picture
 from tests.unit.encoders.conftest import PLAIN, WORDS, colour_network, word_network, word_tokenizer
 from tests.unit.encoders.test_pictures import png_header
 from tests.unit.service.test_every_answer import publish as random_shop
@@ -184,6 +185,22 @@ def test_a_picture_is_kept_small_and_shown(shop: Client, http: TestClient) -> No
     answer = http.get("/items/mug/image")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
     assert Image.open(io.BytesIO(answer.content)).size == (512, 171)
+
+
+def test_a_picture_goes_with_the_put_that_lacks_one_and_with_the_item(
+    shop: Client, http: TestClient, models: Path
+) -> None:
+    keep_picture(models, "mug", base64.b64decode(picture("JPEG")))  # as a night does
+    shop.put_item("mug", mug(image=picture("JPEG", colour=(200, 0, 0))))
+    put = http.get("/items/mug/image").content
+    shop.put_item("mug", mug())
+    assert http.get("/items/mug/image").status_code == 404
+    http.app.state.overlay._state.live_items.drop(["mug"])  # type: ignore[attr-defined]
+    night = http.get("/items/mug/image")
+    assert night.status_code == 200
+    assert night.content != put
+    shop.retire_item("mug")
+    assert http.get("/items/mug/image").status_code == 404
 
 
 def with_encoders(folder: Path) -> Dataset:
