@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class KeysFile:
-    """The keys of a file, read again when it changes. A new content that is flawed is logged, and the old one stays."""
+    """The keys of a file, read again when it changes. While its new content cannot be used, the old one stays."""
 
     def __init__(self, path: Path) -> None:
         """Read the file.
@@ -46,6 +46,7 @@ class KeysFile:
         self._path = path
         self._seen = self._identity()
         self._keys = load_keys(path)
+        self._problem: str | None = None
         self._look_at = time.monotonic() + LOOK_SECONDS
 
     def __call__(self) -> Sequence[ApiKey]:
@@ -60,12 +61,14 @@ class KeysFile:
         found = self._identity()
         if found == self._seen:
             return
-        self._seen = found
         try:
             self._keys = load_keys(self._path)
         except UserError as error:
-            _log.error("the keys stay as they were: %s", error)
+            if str(error) != self._problem:
+                _log.error("the keys stay as they were: %s", error)
+            self._problem = str(error)
         else:
+            self._seen, self._problem = found, None
             _log.info("read %d keys from %s", len(self._keys), self._path)
 
     def _identity(self) -> tuple[int, int, int] | None:

@@ -1,9 +1,11 @@
 """API keys, scopes and the rate limit."""
 
+import errno
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from starlette.exceptions import HTTPException
@@ -186,3 +188,21 @@ def test_a_missing_keys_file_and_a_senseless_rate_are_refused(tmp_path: Path) ->
         load_keys(tmp_path / "none.json")
     with pytest.raises(UsageError, match="100/second"):
         Access(None, "fast")
+
+
+def test_a_changed_keys_file_that_cannot_be_read_at_once_is_read_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So that a key that was revoked does not stay valid; what is wrong is said once."""
+    monkeypatch.setattr("service.access.LOOK_SECONDS", 0.0)
+    (revoked, old), (_, new) = new_key("old", [Scope.READ]), new_key("new", [Scope.READ])
+    path = tmp_path / "keys.json"
+    save_keys(path, [old])
+    access = Access(KeysFile(path), None)
+    save_keys(path, [new])
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "read_bytes", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
+        for _ in range(3):
+            access.admit(request(x_api_key=revoked), Scope.READ)
+    assert caplog.text.count("Too many open files") == 1
+    assert refusal(access, request(x_api_key=revoked)).status_code == 401
