@@ -8,6 +8,7 @@ Requests and answers are the models of ``service/schemas.py``; a wrong request i
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -150,7 +151,8 @@ class Client:
         """How the service is; also where that is ``unavailable``, for which it answers 503."""
         response = self._http.get(f"{self._url}/health")
         if response.status_code == 503:
-            return HealthResponse.model_validate_json(response.content)
+            with suppress(ValidationError):  # what is between here and the service answers 503 too
+                return HealthResponse.model_validate_json(response.content)
         return _read(response, HealthResponse)
 
     def _post(self, path: str, request: BaseModel, kind: type[Answer]) -> Answer:

@@ -52,11 +52,14 @@ def test_a_service_without_a_model_says_unavailable(empty_client: TestClient) ->
         shop.recommend(RecommendRequest(user_id="ann"))
 
 
-def test_an_answer_of_somebody_else_is_no_problem_document() -> None:
-    page = httpx2.MockTransport(lambda request: httpx2.Response(502, text="<html>", headers={"retry-after": "7"}))
-    with pytest.raises(ServiceError, match="502: no problem document") as raised:
-        Client("http://proxy", http=httpx2.Client(transport=page)).user("ann")
-    assert (raised.value.problem, raised.value.retry_after_seconds) == (None, 7.0)
+@pytest.mark.parametrize("status", [502, 503])
+def test_an_answer_of_somebody_else_is_no_problem_document(status: int) -> None:
+    page = httpx2.MockTransport(lambda request: httpx2.Response(status, text="<html>", headers={"retry-after": "7"}))
+    client = Client("http://proxy", http=httpx2.Client(transport=page))
+    for ask in (lambda: client.user("ann"), client.health):
+        with pytest.raises(ServiceError, match=f"{status}: no problem document") as raised:
+            ask()
+        assert (raised.value.problem, raised.value.retry_after_seconds) == (None, 7.0)
 
 
 def test_nobody_there_is_a_transport_error() -> None:
