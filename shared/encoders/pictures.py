@@ -77,11 +77,14 @@ def small_jpeg(content: bytes, side: int) -> bytes:
     """A picture as a JPEG of at most ``side`` pixels a side, without what else the file held.
 
     Raises:
-        PictureError: as ``decode_picture``.
+        PictureError: as ``decode_picture``; or it is so narrow that this would refuse the JPEG.
     """
     _require_size(len(content))
     picture = _open(content, (side, side))
+    width, height = picture.size
     picture.thumbnail((side, side))
+    if min(picture.size) < LEAST_SIDE:
+        raise PictureError(f"has {width} x {height} pixels, too narrow a strip: no picture to go by")
     written = io.BytesIO()
     picture.save(written, "JPEG", quality=90)
     return written.getvalue()

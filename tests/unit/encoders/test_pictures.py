@@ -1,3 +1,4 @@
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from shared.encoders import ImageSpec, PictureError
-from shared.encoders.pictures import decode_picture, read_picture_file
+from shared.encoders.pictures import decode_picture, read_picture_file, small_jpeg
 
 from .conftest import PLAIN, picture, saved
 
@@ -148,3 +149,10 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     for name, reason in (("pipe", "plain file"), (".", "plain file"), ("none.png", "missing"), ("large.png", "bytes")):
         with pytest.raises(PictureError, match=reason):
             read_picture_file(tmp_path / name)
+
+
+def test_a_strip_that_would_come_out_too_narrow_is_refused() -> None:
+    with pytest.raises(PictureError, match="4000 x 40 pixels, too narrow"):
+        small_jpeg(saved(noise((4000, 40)), "PNG"), 512)
+    kept = small_jpeg(saved(noise((4000, 63)), "PNG"), 512)
+    assert min(Image.open(io.BytesIO(kept)).size) == 8
