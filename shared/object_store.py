@@ -9,7 +9,7 @@ environment, as each provider's own tools read them.
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fsspec.core import url_to_fs
@@ -57,9 +57,11 @@ class ObjectStore:
         """Keep others from changing the folder's live version; yields :meth:`push`, for who has it held already.
 
         Whoever changes the version does it in here and pushes: a pull in between would take the change back.
+
+        Raises:
+            UserError: the folder cannot be written.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with durable.exclusive(self._folder / _LIVE_LOCK):
+        with self._alone(_LIVE_LOCK):
             yield self._push
 
     def push(self) -> list[str]:
@@ -69,7 +71,7 @@ class ObjectStore:
             The versions that were not there before.
 
         Raises:
-            UserError: the folder has no live version, or the object store refuses.
+            UserError: the folder has no live version or cannot be written, or the object store refuses.
         """
         with self.held() as push:
             return push()
@@ -104,10 +106,9 @@ class ObjectStore:
             The live version; None where the object store has none yet.
 
         Raises:
-            UserError: the object store cannot be reached, or what it names is not whole.
+            UserError: the object store cannot be reached, what it names is not whole, or the folder cannot be written.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with durable.exclusive(self._folder / _FETCH_LOCK), self._reaching():
+        with self._alone(_FETCH_LOCK), self._reaching():
             trail = self._trail()
             while trail:
                 self._fetch(trail[0])
@@ -203,6 +204,16 @@ class ObjectStore:
         durable.sync_directory(staging)
         staging.rename(self._folder / version)
         durable.sync_directory(self._folder)
+
+    @contextmanager
+    def _alone(self, lock: str) -> Iterator[None]:
+        with ExitStack() as held:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(durable.exclusive(self._folder / lock))
+            except OSError as error:
+                raise UserError(f"{self._folder}: models cannot be written here: {error}") from None
+            yield
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:

@@ -276,25 +276,55 @@ def test_a_version_that_was_sent_is_live_only_once_it_is_pushed(url: str, tmp_pa
     assert ObjectStore(url, there).pull() == second
 
 
+@pytest.mark.parametrize(
+    ("in_the_way", "said"),
+    [
+        ("bucket/CURRENT", "file://"),
+        ("pod/.object-store.lock", "models cannot be written here"),
+        ("pod/.object-store.live.lock", "models cannot be written here"),
+    ],
+)
 def test_an_object_store_that_is_away_degrades_the_service_and_no_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_the_way: str, said: str
 ) -> None:
+    """Neither does a folder that cannot be written, be it for a moment."""
     monkeypatch.setattr(model_mirror, "FOLLOW_SECONDS", 0.1)
     bucket, pod = tmp_path / "bucket", tmp_path / "pod"
     version = publish(pod)
-    bucket.mkdir()
-    (bucket / "CURRENT").mkdir()  # what cannot be read as a file
+    ObjectStore(f"file://{bucket}", pod).push()
+    for path in (tmp_path / in_the_way, *pod.glob(".object-store*")):
+        path.unlink(missing_ok=True)
+    (tmp_path / in_the_way).mkdir()  # what cannot be opened as a file
     settings = Settings(models=pod, models_url=f"file://{bucket}", state=tmp_path / "state")
     with TestClient(app.create_app(settings)) as client:
         health = client.get("/health").json()
         assert (health["status"], health["model_version"]) == ("degraded", version)
-        assert any(problem.startswith("Object store: file://") for problem in health["problems"])
+        assert any(problem.startswith("Object store: ") and said in problem for problem in health["problems"])
         assert client.post("/recommend", json={"user_id": "ann"}).status_code == 200
-        (bucket / "CURRENT").rmdir()
+        if "live" in in_the_way:
+            activated = client.post(f"/admin/models/{version}:activate")
+            assert (activated.status_code, said in activated.json()["detail"]) == (409, True)
+        (tmp_path / in_the_way).rmdir()
+        ObjectStore(f"file://{bucket}", pod).push()
         deadline = time.monotonic() + 20
         while client.get("/health").json()["status"] != "ok":
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+def test_looking_goes_on_whatever_is_wrong(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    version = publish(tmp_path / "here")
+    objects = ObjectStore(f"file://{tmp_path}/bucket", tmp_path / "here")
+    objects.push()
+    mirror = model_mirror.ModelMirror(objects, on_look=lambda: None)
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(artifact, "activations", lambda folder: 1 // 0)
+        for _ in range(2):
+            mirror.look()
+    assert mirror.problem is not None
+    assert caplog.text.count("models cannot be fetched") == 1
+    mirror.look()
+    assert (mirror.problem, artifact.current_version(tmp_path / "here")) == (None, version)
 
 
 def test_an_unknown_kind_of_url_is_refused(tmp_path: Path) -> None:
