@@ -21,7 +21,7 @@ MAX_NAME_LENGTH = 128
 EARLIEST = datetime(1995, 1, 1, tzinfo=UTC)
 """Older timestamps are mistakes: a unit mixed up, or a clock that was never set."""
 MAX_AHEAD = timedelta(days=1)
-"""How far ahead of this machine's clock a timestamp may be."""
+"""How far ahead of this machine's clock a timestamp may be; it counts as now, since nothing comes before it is done."""
 MIN_WEIGHT, MAX_WEIGHT = 1e-6, 1e6
 """Weights are summed and divided by in single precision, which must neither overflow nor vanish."""
 MAX_VALUE = 1e12
@@ -54,9 +54,10 @@ def _written_out(timestamp: object) -> object:
 def _plausible(timestamp: datetime) -> datetime:
     if timestamp < EARLIEST:
         raise ValueError(f"must not be before {EARLIEST:%Y}: check the unit and the clock")
-    if timestamp > datetime.now(UTC) + MAX_AHEAD:
+    now = datetime.now(UTC)
+    if timestamp > now + MAX_AHEAD:
         raise ValueError("must not be more than a day in the future: check the unit and the clock")
-    return timestamp.astimezone(UTC)
+    return min(timestamp.astimezone(UTC), now)
 
 
 _Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=_NO_ZERO)]

@@ -56,6 +56,8 @@ HIDDEN_TTL = timedelta(days=365)
 """How long they outlive the last of them: no training knows of them, so they must last."""
 MOST_LOGGED = 5_000_000
 """Events that wait for the nightly job at most; with ids of usual length they take about 1.5 GB."""
+MOST_READ = 64
+"""Users read in one round trip: with all that is kept of each it takes Redis some 15 ms, in which it answers nobody."""
 CHANGES = "mts4mm:changes"
 """The channel on which any message says: look again."""
 EVENT_TTL = timedelta(days=7)
@@ -273,9 +275,14 @@ class UserState:
         return retracted
 
     def recent(self, user_ids: Sequence[str]) -> list[RecentEvents]:
-        """Return what is known of users, in the order asked for; of an unknown one, nothing."""
-        if not user_ids:
-            return []
+        """Return what is known of users, in the order asked for; of an unknown one, nothing.
+
+        One round trip for ``MOST_READ`` of them.
+        """
+        starts = range(0, len(user_ids), MOST_READ)
+        return [known for start in starts for known in self._recent(user_ids[start : start + MOST_READ])]
+
+    def _recent(self, user_ids: Sequence[str]) -> list[RecentEvents]:
         digests = [digest(user_id) for user_id in user_ids]
         keys = [prefix + user for user in digests for prefix in (_RECENT, _HIDDEN, _FORGOTTEN)]
         answers: list[Any] = self._call(lambda: self._read(keys))

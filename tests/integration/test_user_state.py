@@ -29,7 +29,16 @@ from shared.errors import UserError
 from shared.events import Event, decode
 from shared.state import RecentEvent, RecentEvents, Recorded, StateUnavailable, UserState, open_state, store
 from shared.state.breaker import OPEN_SECONDS, Breaker
-from shared.state.store import EVENT_STREAM, EVENT_TTL, HIDDEN_TTL, MOST_HIDDEN, MOST_RECENT, STATE_TTL, TOMBSTONE_TTL
+from shared.state.store import (
+    EVENT_STREAM,
+    EVENT_TTL,
+    HIDDEN_TTL,
+    MOST_HIDDEN,
+    MOST_READ,
+    MOST_RECENT,
+    STATE_TTL,
+    TOMBSTONE_TTL,
+)
 
 PASSWORD = "p4ss wörd/#:@?%"
 PERCENT_ENCODED = "p4ss%20w%C3%B6rd%2F%23%3A%40%3F%25"
@@ -162,6 +171,17 @@ def test_events_come_back_newest_first_with_all_that_is_kept(state: UserState) -
 def test_nothing_asked_is_nothing_answered(state: UserState) -> None:
     assert state.record([]) == []
     assert state.recent([]) == []
+
+
+def test_many_users_are_read_a_few_at_a_time(state: UserState) -> None:
+    """All that may be kept of 1,000 users takes Redis longer than it is waited for."""
+    users = [f"u{n}" for n in range(1000)]
+    state.record([event(user, user_id=user, item_id=user) for user in users])
+    state.recent(["somebody"])  # the first call brings the script
+    calls = state._client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    found = state.recent(users)
+    assert [known.events[0].item_id for known in found] == users
+    assert state._client.info("commandstats")["cmdstat_evalsha"]["calls"] - calls == -(-1000 // MOST_READ)
 
 
 def test_equal_timestamps_are_ordered_by_arrival(state: UserState) -> None:
