@@ -35,33 +35,34 @@ class Content:
         for name, width in self.tower.modalities.items():
             made = item.encoded.get(name)
             values = item.features.get(name)
-            if values is None and made is not None and made.encoder == self._name(name):
+            if values is None and made is not None and made.encoder == self.name(name):
                 values = made.values
             if values is not None and len(values) == width:
                 found[name] = values
         return found
 
-    def missing(self, item: LiveItem) -> bool:
-        """Whether :meth:`encoded` could add something."""
-        return any(
-            name not in item.features and (name not in item.encoded or item.encoded[name].encoder != self._name(name))
+    def missing(self, item: LiveItem) -> list[str]:
+        """The modalities in which this model's encoders have not looked at the item, and no features are given."""
+        return [
+            name
             for name in self._usable()
-        )
+            if name not in item.features and (name not in item.encoded or item.encoded[name].encoder != self.name(name))
+        ]
 
-    def encoded(self, item: LiveItem) -> Mapping[str, Encoded]:
-        """What this model's encoders make of an item's words, picture and attributes, where features are not given.
+    def encoded(self, item: LiveItem, modality: str) -> Encoded:
+        """What this model's encoder makes of an item's words, picture or attributes.
 
         Raises:
             PictureError: the picture cannot be read.
-            UserError: an encoder fails.
+            UserError: the encoder fails.
         """
-        made = {}
-        for name, encoder in self._usable().items():
-            if name in item.features:
-                continue
-            values = encoder.encode_item(RawItem(item.metadata, lambda: item.picture))
-            made[name] = Encoded(self._name(name), values)
-        return made
+        values = self._usable()[modality].encode_item(RawItem(item.metadata, lambda: item.picture))
+        return Encoded(self.name(modality), values)
+
+    def name(self, modality: str) -> str:
+        """The name of a modality's encoder, with its revision; empty where there is none."""
+        encoder = self._open().get(modality)
+        return "" if encoder is None else encoder.spec.signature
 
     def vectors(self, features: Sequence[Features]) -> NDArray[np.float32]:
         """Vectors in the space of the artefact's, float32 [items, width]."""
@@ -73,10 +74,6 @@ class Content:
         if self.tower is None:
             return {}
         return {name: encoder for name, encoder in self._open().items() if name in self.tower.modalities}
-
-    def _name(self, modality: str) -> str:
-        encoder = self._open().get(modality)
-        return "" if encoder is None else encoder.spec.signature
 
     def _open(self) -> Mapping[str, Encoder[Any, Any]]:
         with self._opening:

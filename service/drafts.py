@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,9 +44,10 @@ def draft(item_id: str, wanted: PutItemRequest, content: Content, *, known: bool
     features = {name: np.asarray(values, np.float32) for name, values in wanted.features.items()}
     item = LiveItem(item_id, wanted.metadata, features, picture=_picture(wanted.image))
     try:
-        item = LiveItem(item_id, item.metadata, features, content.encoded(item), item.picture)
+        encoded = {name: content.encoded(item, name) for name in content.missing(item)}
     except PictureError as error:
         raise _wrong("image", str(error)) from None
+    item = replace(item, encoded=encoded)
     if not known and not content.features(item):
         raise _wrong(
             "features",

@@ -2,13 +2,17 @@
 
 import logging
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from service.engine import Engine
 from service.live_table import LiveTable
 from shared.errors import UserError
 from shared.state import Encoded, LiveItem, LiveItems
+
+ENCODE_SECONDS = 5.0
+"""How long is encoded before what was made of it is shown: each time makes the table anew."""
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +23,9 @@ class LiveCatalogue:
     def __init__(self) -> None:
         self._items: Mapping[str, LiveItem] = {}
         self._version: str | None = None
+        self._changing = threading.Lock()
         self._joining = threading.Lock()
+        self._looked_at: tuple[Engine, Mapping[str, LiveItem]] | None = None
         self._joined: tuple[Engine, Mapping[str, LiveItem], Engine] | None = None
 
     def __len__(self) -> int:
@@ -33,28 +39,53 @@ class LiveCatalogue:
         return self._items.get(item_id)
 
     def follow(self, state: LiveItems, engine: Engine | None) -> None:
-        """Read what has changed, encode what the engine's encoders have not yet, and have its table ready.
+        """Read what has changed, and have the engine's table ready.
 
         Raises:
             StateUnavailable: the items stay as they were.
         """
         version = state.version()
         if version != self._version:
-            changes = state.changes()
-            kept = {item_id: item for item_id, item in self._items.items() if changes.get(item_id) == item.changed}
-            found = state.get([item_id for item_id in changes if item_id not in kept])
-            self._items = kept | {item.item_id: item for item in found}
+            changes, known = state.changes(), self._items
+            new = [name for name, changed in changes.items() if name not in known or known[name].changed != changed]
+            found = {item.item_id: item for item in state.get(new)}
+            with self._changing:
+                kept = {name: item for name, item in self._items.items() if changes.get(name) == item.changed}
+                self._items = kept | found
             self._version = version
-        if engine is None or not self._items:
-            return
-        encoded = {
-            item.item_id: replace(item, encoded={**item.encoded, **_encoded(state, engine, item)})
-            for item in self._items.values()
-            if engine.content.missing(item)
-        }
-        if encoded:
-            self._items = {**self._items, **encoded}
-        self.joined(engine)
+        if engine is not None and self._items:
+            self.joined(engine)
+
+    def encode(self, state: LiveItems, engine: Engine, stopping: threading.Event) -> bool:
+        """Encode, for some seconds, what only other models' encoders have; it is kept for the other processes.
+
+        Returns:
+            Whether there is more of it.
+
+        Raises:
+            StateUnavailable: the pictures cannot be had, or what was made is known here alone.
+        """
+        items = self._items
+        if self._looked_at is not None and self._looked_at[0] is engine and self._looked_at[1] is items:
+            return False
+        made, more = {}, False
+        deadline = time.monotonic() + ENCODE_SECONDS
+        for item in items.values():
+            if more := stopping.is_set() or time.monotonic() >= deadline:
+                break
+            if missing := engine.content.missing(item):
+                made[item.item_id] = _encoded(state, engine, item, missing)
+        if made:
+            with self._changing:
+                self._items = {
+                    name: made[name] if item is items.get(name) and name in made else item
+                    for name, item in self._items.items()
+                }
+            self.joined(engine)
+            state.note(made.values())
+        elif not more:
+            self._looked_at = (engine, items)
+        return more
 
     def at_hand(self, engine: Engine) -> Engine | None:
         """What :meth:`joined` gives, if that is ready; at once."""
@@ -90,10 +121,14 @@ def _table(engine: Engine, items: Mapping[str, LiveItem]) -> LiveTable:
     return LiveTable(ids, engine.content.vectors(features), metadata, changed, units)
 
 
-def _encoded(state: LiveItems, engine: Engine, item: LiveItem) -> Mapping[str, Encoded]:
-    """What another model than the one at its put makes of an item."""
-    try:
-        return engine.content.encoded(replace(item, picture=state.picture(item.item_id)))
-    except UserError as error:
-        _log.error("item %s is not encoded anew: %s", item.item_id, error)
-        return {}
+def _encoded(state: LiveItems, engine: Engine, item: LiveItem, modalities: Sequence[str]) -> LiveItem:
+    """The item with what the engine's encoders make of it: nothing where one cannot, so that it is not asked again."""
+    whole = replace(item, picture=state.picture(item.item_id))
+    encoded = dict(item.encoded)
+    for name in modalities:
+        try:
+            encoded[name] = engine.content.encoded(whole, name)
+        except UserError as error:
+            _log.error("%s of item %s is not encoded anew: %s", name, item.item_id, error)
+            encoded[name] = Encoded(engine.content.name(name), None)
+    return replace(item, encoded=encoded)

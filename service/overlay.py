@@ -79,7 +79,7 @@ class Overlay:
         self._gathered = Gathering(self._each_since)
         self._rows: tuple[Engine, RetiredItems, NDArray[np.int64]] | None = None
         self._stopping = threading.Event()
-        self._follower: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     @property
     def problem(self) -> str | None:
@@ -156,20 +156,22 @@ class Overlay:
 
     def start(self) -> None:
         """Open the state, and follow it from now on."""
-        if self._follower is not None:
+        if self._threads:
             return
         self._stopping = threading.Event()
         self.look()
-        self._follower = threading.Thread(target=self._follow, args=(self._stopping,), name="overlay", daemon=True)
-        self._follower.start()
+        for work in (self._follow, self._encode):
+            name = f"overlay{work.__name__}"
+            self._threads.append(threading.Thread(target=work, args=(self._stopping,), name=name, daemon=True))
+            self._threads[-1].start()
 
     def stop(self) -> None:
         """Stop following, and close the state."""
-        if self._follower is None:
+        if not self._threads:
             return
         self._stopping.set()
-        self._follower.join()
-        self._follower = None
+        while self._threads:
+            self._threads.pop().join()
         if self._state is not None:
             self._state.close()
             self._state, self._missing = None, "it is closed"
@@ -181,9 +183,26 @@ class Overlay:
                 changes = self._state.changes()
             if self._told(changes, stopping) and not stopping.is_set():
                 self._on_change()
-            self.look()
+            try:
+                self.look()
+            except Exception:  # whatever is wrong with what was found, looking goes on
+                _log.exception("what has changed is not known")
         if changes is not None:
             changes.close()
+
+    def _encode(self, stopping: threading.Event) -> None:
+        """Beside the follower, which must not wait for it: thousands of items take minutes."""
+        more = True
+        while not stopping.wait(0 if more else self._poll_seconds):
+            state, engine, more = self._state, self._engine(), False
+            if state is None or engine is None:
+                continue
+            try:
+                more = self.live_items.encode(state.live_items, engine, stopping)
+            except StateUnavailable as error:
+                _log.debug("live items wait for being encoded: %s", error)
+            except Exception:
+                _log.exception("live items are not encoded")
 
     def _told(self, changes: Changes | None, stopping: threading.Event) -> bool:
         """Wait until Redis tells of a change, which is True, or until it is time to look anyway."""

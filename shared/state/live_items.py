@@ -39,11 +39,12 @@ MOST_BYTES = 256 * 2**20
 _ITEMS, _PICTURES, _CHANGED = "mts4mm:items", "mts4mm:items:pictures", "mts4mm:items:changed"
 _BYTES, _VERSION = "mts4mm:items:bytes", "mts4mm:items:version"
 _KEYS = (_ITEMS, _PICTURES, _CHANGED, _BYTES, _VERSION)
-_ITEMS_PER_READ = 100
+_ITEMS_PER_CALL = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _TOO_MANY_ITEMS, _TOO_MANY_BYTES = -1, -2
 _Answer = TypeVar("_Answer")
+_Item = TypeVar("_Item")
 
 _PUT = """
 local id, item, picture = ARGV[1], ARGV[2], ARGV[3]
@@ -67,6 +68,17 @@ redis.call('ZADD', KEYS[3], now, id)
 redis.call('INCRBY', KEYS[4], grown)
 redis.call('SET', KEYS[5], ARGV[6])
 return tonumber(now)
+"""
+
+# What encoders made may take a little more than the bytes that there are to be: it is bounded by the items.
+_NOTE = """
+for i = 1, #ARGV, 3 do
+  local id, item = ARGV[i], ARGV[i + 2]
+  if tonumber(redis.call('ZSCORE', KEYS[3], id) or '-1') == tonumber(ARGV[i + 1]) then
+    redis.call('INCRBY', KEYS[4], #item - redis.call('HSTRLEN', KEYS[1], id))
+    redis.call('HSET', KEYS[1], id, item)
+  end
+end
 """
 
 _DROP = """
@@ -139,6 +151,7 @@ class LiveItems:
         self._client = client
         self._call = call
         self._put = client.register_script(_PUT)
+        self._note = client.register_script(_NOTE)
         self._drop = client.register_script(_DROP)
 
     def put(self, item: LiveItem, most_items: int = MOST_ITEMS, most_bytes: int = MOST_BYTES) -> datetime:
@@ -165,13 +178,24 @@ class LiveItems:
             raise LiveItemsFull(f"the live items would take more than {most_bytes} bytes: {_REMEDY}")
         return _time(answer)
 
+    def note(self, items: Iterable[LiveItem]) -> None:
+        """Keep what was encoded of items, of those that have not been put again meanwhile.
+
+        Nobody is told: what others know of them stays right, and who reads them anew need not encode them.
+        """
+        for some in _batched(list(items)):
+            args: list[Any] = []
+            for item in some:
+                args += [_bytes(item.item_id), _microseconds(item.changed), _payload(item)]
+            self._call(partial(self._note, _KEYS, args))
+
     def drop(self, item_ids: Iterable[str], changed_until: datetime | None = None) -> int:
         """Take items away, each of them only if it has not been put again after ``changed_until``.
 
         Returns:
             How many there were of them.
         """
-        until = "" if changed_until is None else str((changed_until - _EPOCH) // _MICROSECOND)
+        until = "" if changed_until is None else str(_microseconds(changed_until))
         dropped = 0
         for some in _batched(list(item_ids)):
             args: list[Any] = [uuid4().hex, until, *map(_bytes, some)]
@@ -248,9 +272,9 @@ def _item(item_id: str, payload: bytes, picture: bytes | None, changed: datetime
     )
 
 
-def _batched(item_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(item_ids), _ITEMS_PER_READ):
-        yield item_ids[start : start + _ITEMS_PER_READ]
+def _batched(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    for start in range(0, len(items), _ITEMS_PER_CALL):
+        yield items[start : start + _ITEMS_PER_CALL]
 
 
 def _packed(values: NDArray[np.float32]) -> str:
@@ -267,6 +291,10 @@ def _bytes(text: str) -> bytes:
 
 def _text(stored: bytes) -> str:
     return stored.decode("utf-8", "surrogatepass")
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 def _time(microseconds: int) -> datetime:

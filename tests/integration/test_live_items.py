@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -65,6 +66,25 @@ def test_the_version_changes_with_every_put_and_drop_and_with_nothing_else(state
     assert items.drop(["a"]) == 0
     list(items.all(pictures=True))
     assert items.version() == versions[-1]
+
+
+def test_what_was_encoded_is_noted_of_what_has_not_been_put_again_since(state: UserState) -> None:
+    items = state.live_items
+    items.put(LiveItem("a", {"title": "first"}, picture=b"picture"))
+    items.put(LiveItem("b", {}))
+    read = items.get(["a", "b"])
+    version = items.version()
+    put_again = items.put(LiveItem("a", {"title": "second"}))
+    made = {"image": Encoded("cnn@2", np.ones(3, np.float32))}
+    changed = items.version()
+    items.note([replace(item, encoded=made) for item in read])
+    assert version != changed == items.version()
+    again, noted = items.get(["a", "b"], pictures=True)
+    assert (again.metadata, again.changed, again.encoded) == ({"title": "second"}, put_again, {})
+    assert noted.encoded["image"].encoder == "cnn@2"
+    assert noted.changed == read[1].changed
+    held = sum(state._client.hstrlen("mts4mm:items", name) for name in ("a", "b"))
+    assert int(state._client.get("mts4mm:items:bytes") or 0) == held
 
 
 def test_dropping_spares_what_was_put_again_since(state: UserState) -> None:

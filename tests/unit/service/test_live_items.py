@@ -2,6 +2,10 @@
 
 import base64
 import io
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +20,16 @@ from PIL import Image
 
 from service.app import create_app
 from service.client import Client, ServiceError
+from service.content import Content
 from service.engine import Engine
 from service.filters import OneOf
 from service.live_table import LiveTable
 from service.queries import Query
 from service.schemas import PutItemRequest, RecommendRequest
 from service.settings import Settings
-from shared.encoders import RawItem, open_encoder, read_folder, write_folder
+from shared.encoders import PictureError, RawItem, open_encoder, read_folder, write_folder
 from shared.kept_pictures import keep_picture
+from shared.state import Encoded, LiveItem
 from tests.unit.encoders.conftest import PLAIN, WORDS, colour_network, word_network, word_tokenizer
 from tests.unit.encoders.test_pictures import png_header
 from tests.unit.service.test_every_answer import publish as random_shop
@@ -203,14 +209,14 @@ def test_a_picture_goes_with_the_put_that_lacks_one_and_with_the_item(
     assert http.get("/items/mug/image").status_code == 404
 
 
-def with_encoders(folder: Path) -> Dataset:
+def with_encoders(folder: Path, image_network: str = "colours") -> Dataset:
     """The shop of two tastes, for red mugs and for blue lamps, whose words and pictures two networks read."""
     folder.mkdir()
     network, tokenizer = word_network(folder / "words.onnx"), word_tokenizer(folder / "tokenizer.json")
     words = {"normalise": False, "columns": ["kind", "title"]}
     encoders = {
         "text": add_text_network(folder / "store", "words", network, tokenizer, words),
-        "image": add_image_network(folder / "store", "colours", colour_network(folder / "colours.onnx"), PLAIN),
+        "image": add_image_network(folder / "store", image_network, colour_network(folder / "colours.onnx"), PLAIN),
     }
     generator, kinds = np.random.default_rng(1), np.arange(ITEMS) % 2
     text = generator.random((ITEMS, len(WORDS))).astype(np.float32) / 10
@@ -244,6 +250,51 @@ def test_words_and_a_picture_alone_place_an_item_as_the_features_that_the_encode
         assert near["blue"] < 0.9
         ranks = {user: ids(shop, user, exclude_seen=False).index("by-content") for user in ("u0", "u1")}
         assert ranks["u0"] < ranks["u1"]
+
+
+def test_what_another_model_encodes_is_waited_for_by_nobody_and_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two items one cannot be read by the new model's encoder, which is not asked for it again."""
+    models = tmp_path / "m"
+    publish_of(models, with_encoders(tmp_path / "old"), ("text", "image"))
+    with TestClient(create_app(Settings(models=models))) as http:
+        for name in ("mug", "odd"):
+            shop = Client("http://testserver", http=http)
+            shop.put_item(name, PutItemRequest(image=picture(colour=(255, 0, 0))))
+    publish_of(models, with_encoders(tmp_path / "new", "colours-2"), ("text", "image"))
+    asked, goes_on, encoded = Counter[str](), threading.Event(), Content.encoded
+
+    def slowly(content: Content, item: LiveItem, modality: str) -> Encoded:
+        asked[item.item_id] += 1
+        goes_on.wait(60)
+        if item.item_id == "odd":
+            raise PictureError("cannot be read")
+        return encoded(content, item, modality)
+
+    monkeypatch.setattr(Content, "encoded", slowly)
+    with TestClient(create_app(Settings(models=models))) as http:
+        shop, overlay = Client("http://testserver", http=http), http.app.state.overlay  # type: ignore[attr-defined]
+        until(lambda: asked.total() == 1)
+        assert "mug" not in ids(shop)
+        shop.retire_item("i1")
+        assert "i1" not in ids(shop, exclude_seen=False)
+        goes_on.set()
+        until(lambda: "mug" in ids(shop))
+        overlay.look()
+        assert not overlay.live_items.encode(overlay._state.live_items, overlay._engine(), threading.Event())
+        assert asked == {"mug": 1, "odd": 1}
+        assert "odd" not in ids(shop)
+    with TestClient(create_app(Settings(models=models))) as http:
+        assert "mug" in ids(Client("http://testserver", http=http))
+        assert asked == {"mug": 1, "odd": 1}
+
+
+def until(what: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_attributes_alone_place_an_item_by_those_that_the_catalogue_taught(tmp_path: Path) -> None:
