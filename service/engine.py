@@ -18,7 +18,7 @@ from service.filters import Attributes
 from service.index import open_index
 from service.live_table import Items, JoinedAttributes, JoinedIndex, LiveTable
 from service.lookalikes import Lookalikes, Near, nearest
-from service.picking import Picking
+from service.picking import Best, Picking
 from service.queries import (
     ID,
     STUDENT,
@@ -391,10 +391,7 @@ class Engine:
         def best(count: int, allowed: NDArray[np.bool_] | None) -> Ranking:
             return self.index.top_k(asked.query, count, asked.excluded, allowed)
 
-        if not query.diversity and not query.at_most:
-            return best(query.k, allowed)
-        picking = Picking(self.items, self._attributes, at_most=query.at_most, diversity=query.diversity)
-        return picking.pick(best, query.k, allowed)
+        return self._picked(query, best, allowed)
 
     def _popular(self, query: Query, excluded: NDArray[np.int64], allowed: NDArray[np.bool_] | None) -> Ranking:
         def best(count: int, allowed: NDArray[np.bool_] | None) -> Ranking:
@@ -405,9 +402,13 @@ class Engine:
             rows = candidates[~np.isin(candidates, excluded)][:count]
             return Ranking(rows, self.demand[rows].astype(np.float64))
 
-        if not query.at_most:
+        return self._picked(query, best, allowed)
+
+    def _picked(self, query: Query, best: Best, allowed: NDArray[np.bool_] | None) -> Ranking:
+        if not query.diversity and not query.at_most:
             return best(query.k, allowed)
-        return Picking(self.items, self._attributes, at_most=query.at_most).pick(best, query.k, allowed)
+        picking = Picking(self.items, self._attributes, at_most=query.at_most, diversity=query.diversity)
+        return picking.pick(best, query.k, allowed)
 
     def _named(
         self, rows: list[int], scores: list[float], explanations: list[list[PartOfScore]] | None = None

@@ -276,12 +276,14 @@ def test_at_most_so_many_items_of_one_value_and_the_next_best_instead(tmp_path: 
     assert (raised.value.name, raised.value.known) == ("colour", ["brand"])
 
 
-def test_diversity_ranks_what_is_unlike_first_and_loses_nothing(engine: Engine) -> None:
-    by_score = engine.recommend(Query("nobody", history=["mug"], k=5))
-    diverse = engine.recommend(Query("nobody", history=["mug"], k=5, diversity=1.0))
+@pytest.mark.parametrize("history", [["mug"], []], ids=["by a history", "popular"])
+def test_diversity_ranks_what_is_unlike_first_and_loses_nothing(engine: Engine, history: list[str]) -> None:
+    items = len(ITEM_IDS) - len(history)
+    by_score = engine.recommend(Query("nobody", history=history, k=items))
+    diverse = engine.recommend(Query("nobody", history=history, k=items, diversity=1.0))
     assert {item.item_id for item in diverse.items} == {item.item_id for item in by_score.items}
     assert diverse.items[0] == by_score.items[0]
-    assert [item.rank for item in diverse.items] == [1, 2, 3, 4, 5]
+    assert [item.rank for item in diverse.items] == list(range(1, items + 1))
     scores = {item.item_id: item.score for item in by_score.items}
     assert all(item.score == scores[item.item_id] for item in diverse.items)
     first, second = (ITEM_EMBEDDINGS[ITEM_IDS.index(item.item_id)] for item in diverse.items[:2])
