@@ -156,8 +156,14 @@ def _fresh(pairs: pl.DataFrame, champion: Artifact | None) -> pl.Series:
 def _records(sources: Sources, item_ids: list[str]) -> list[dict[str, Any]]:
     catalogue = sources.base.catalogue or []
     known = {record["item_id"]: record for record in catalogue}
-    known |= {each.item_id: {"item_id": each.item_id, **each.metadata} for each in sources.additions}
+    known |= {each.item_id: _record(each) for each in sources.additions}
     return [known.get(item_id, {"item_id": item_id}) for item_id in item_ids]
+
+
+def _record(addition: Addition) -> dict[str, Any]:
+    """As a row of the items table: the id first, and not what the metadata may call one."""
+    rest = {name: value for name, value in addition.metadata.items() if name != "item_id"}
+    return {"item_id": addition.item_id, **rest}
 
 
 def _modalities(sources: Sources, item_ids: list[str]) -> dict[str, Modality]:
@@ -238,7 +244,8 @@ def _write(
         ).write_parquet(file)
     with durable.synced_file(folder / "items.jsonl") as file:
         for record in records:
-            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            # nothing but metadata can hold a lone surrogate, which is no character
+            file.write(json.dumps(record, ensure_ascii=False).encode(errors="replace") + b"\n")
     for name, modality in modalities.items():
         if modality.features is not None:
             rows = np.where(modality.present[:, None], modality.features, np.float32(np.nan))
