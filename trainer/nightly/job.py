@@ -37,6 +37,7 @@ from trainer.device import choose_device
 from trainer.export import publish
 from trainer.index_choice import choose_index
 from trainer.nightly import additions, encoding, fault
+from trainer.nightly.base import base_digest
 from trainer.nightly.candidate import Candidate, fresh_holdout, train_candidate
 from trainer.nightly.contenders import Challenger, challenger, champion
 from trainer.nightly.drain import StateOpener, drain, patiently
@@ -186,6 +187,7 @@ class Night:
         runs = self._places.own / "runs"
         identity = {
             "base": str(self._places.base.resolve()),
+            "base_digest": base_digest(self._places.base),
             "champion": artifact.current_version(self._places.store),
             "settings": self._settings.model_dump(mode="json"),
             "recipe": self._recipe.model_dump(mode="json"),
