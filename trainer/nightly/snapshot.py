@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
@@ -202,15 +202,14 @@ def usable(values: NDArray[np.float32], width: int) -> bool:
     return values.shape == (width,) and bool(np.isfinite(values).all()) and bool(values.any())
 
 
-def _neighbours(modality: Modality, old: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def _neighbours(modality: Modality, old: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
     """The base's neighbours in tonight's numbers; -1 for who is gone, and for new items."""
     count = len(modality.present)
     new_place = np.full(count + 1, -1, np.int32)
     new_place[old[old >= 0]] = np.flatnonzero(old >= 0)
     own = np.where((old >= 0)[:, None], modality.neighbours[old] if modality.neighbours is not None else -1, -1)
     neighbours = np.where(own >= 0, new_place[own], -1).astype(np.int32)
-    cosine = np.zeros(neighbours.shape, np.float32) if modality.cosine is None else modality.cosine[old].copy()
-    cosine[neighbours < 0] = 0
+    cosine = None if modality.cosine is None else np.where(neighbours >= 0, modality.cosine[old], np.float32(0))
     return neighbours, cosine
 
 
@@ -219,9 +218,12 @@ def _find_neighbours(
     present: NDArray[np.bool_],
     changed: NDArray[np.bool_],
     neighbours: NDArray[np.int32],
-    cosine: NDArray[np.float32],
+    cosine: NDArray[np.float32] | None,
 ) -> None:
-    """Fill in the neighbours of new items, by the cosine of their features with all others'."""
+    """Fill in the neighbours of new items, by the cosine of their features with all others'.
+
+    Where the base's neighbours have no cosines, theirs get none: some of weight 1 and some of less would be no graph.
+    """
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     units = np.divide(features, lengths, out=np.zeros_like(features), where=lengths > 0)
     wanted = min(neighbours.shape[1], int(present.sum()))
@@ -230,9 +232,11 @@ def _find_neighbours(
         some = rows[start : start + NEIGHBOURS_OF_NEW]
         cosines = np.where(present, units[some] @ units.T, -np.inf)
         best = np.argsort(-cosines, axis=1, kind="stable")[:, :wanted]
-        neighbours[some], cosine[some] = -1, 0
-        neighbours[some[:, None], np.arange(wanted)] = best
-        cosine[some[:, None], np.arange(wanted)] = np.take_along_axis(cosines, best, axis=1)
+        neighbours[some] = -1
+        neighbours[some, :wanted] = best
+        if cosine is not None:
+            cosine[some] = 0
+            cosine[some, :wanted] = np.take_along_axis(cosines, best, axis=1)
 
 
 def _write(
@@ -251,10 +255,17 @@ def _write(
             rows = np.where(modality.present[:, None], modality.features, np.float32(np.nan))
             with durable.synced_file(folder / f"{name}_feat.npy") as file:
                 np.save(file, rows, allow_pickle=False)
-        if modality.neighbours is not None and modality.cosine is not None:
+        if modality.neighbours is not None:
             with durable.synced_file(folder / f"{name}_neighbors.npz") as file:
-                np.savez(file, neighbors=modality.neighbours, cosine=modality.cosine)
+                _save_neighbours(file, modality.neighbours, modality.cosine)
     durable.sync_directory(folder)
+
+
+def _save_neighbours(file: BinaryIO, neighbours: NDArray[np.int32], cosine: NDArray[np.float32] | None) -> None:
+    if cosine is None:
+        np.savez(file, neighbors=neighbours)
+    else:
+        np.savez(file, neighbors=neighbours, cosine=cosine)
 
 
 def write_features(folder: Path, modality: str, rows: Mapping[int, NDArray[np.float32] | None]) -> None:
@@ -274,10 +285,10 @@ def write_features(folder: Path, modality: str, rows: Mapping[int, NDArray[np.fl
         changed = np.zeros(len(features), np.bool_)
         changed[[place for place, values in rows.items() if values is not None]] = True
         with np.load(near, allow_pickle=False) as stored:
-            neighbours, cosine = stored["neighbors"].copy(), stored["cosine"].copy()
+            neighbours, cosine = stored["neighbors"], stored.get("cosine")
         _find_neighbours(np.where(present[:, None], features, 0), present, changed, neighbours, cosine)
         with durable.replacing(near) as file:
-            np.savez(file, neighbors=neighbours, cosine=cosine)
+            _save_neighbours(file, neighbours, cosine)
     with durable.replacing(folder / f"{modality}_feat.npy") as file:
         np.save(file, features, allow_pickle=False)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -11,7 +12,7 @@ from trainer.dataset import Dataset, SplitSpec, load_dataset, validate_directory
 from trainer.nightly.additions import Addition
 from trainer.nightly.event_log import SCHEMA
 from trainer.nightly.settings import NightlySettings
-from trainer.nightly.snapshot import Sources, write_snapshot
+from trainer.nightly.snapshot import Sources, write_features, write_snapshot
 
 Tonight = Callable[..., Dataset]
 
@@ -54,3 +55,20 @@ def test_half_a_character_in_metadata_ends_no_night(tonight: Tonight) -> None:
     data = tonight(Addition("new", {"title": "mug \ud83d", "colour \ud800": ["né", "\udfff"]}, {}, {}))
     assert data.catalogue is not None
     assert data.catalogue[6] == {"item_id": "new", "title": "mug ?", "colour ?": ["né", "?"]}
+
+
+def test_neighbours_without_cosines_stay_without_and_new_items_have_such_too(
+    base: Path, tmp_path: Path, tonight: Tonight
+) -> None:
+    near = np.array([[n, (n + 1) % 6] for n in range(6)], np.int32)
+    np.savez(base / "text_neighbors.npz", neighbors=near)
+    np.save(base / "text_feat.npy", np.eye(6, dtype=np.float32))
+    like_the_third = np.eye(6, dtype=np.float32)[2] + np.float32(0.1)
+    put = [Addition("one", {}, {"text": like_the_third}, {}), Addition("two", {}, {}, {})]
+    data = tonight(*put)
+    write_features(tmp_path / "tonight", "text", {data.item_ids.index("two"): like_the_third})
+    text = load_dataset(tmp_path / "tonight", SplitSpec("given")).modalities["text"]
+    assert text.cosine is None
+    assert text.neighbours is not None
+    assert text.neighbours[:6].tolist() == near.tolist()
+    assert [set(row) for row in text.neighbours[6:].tolist()] == [{6, 2}, {6, 7}]
