@@ -223,6 +223,18 @@ def test_a_selection_takes_what_all_of_it_is_true_of(log: EventLog) -> None:
         assert log.remove(selection, dry_run=True)["event_id"].to_list() == expected
 
 
+def test_what_was_removed_since_a_moment_is_known(log: EventLog) -> None:
+    """By what was asked for: the files are written anew when somebody is forgotten."""
+    log.append(as_frame([event(1), event(2, user="bob"), event(3, days=3), event(4, days=5)]))
+    assert log.removed().is_empty()
+    log.remove(Selection(users=("bob",)))
+    between = datetime.now(UTC)
+    log.remove(Selection(types=("view",), since=NOON + timedelta(days=2), until=NOON + timedelta(days=4)))
+    assert sorted(log.removed()["event_id"]) == ["e2", "e3"]
+    assert log.removed(between)["event_id"].to_list() == ["e3"]
+    assert log.removed(datetime.now(UTC)).is_empty()
+
+
 def test_who_is_forgotten_is_forgotten_among_removed_events_too(log: EventLog) -> None:
     log.append(as_frame([event(1), event(2, user="bob")]))
     log.remove(Selection(users=("ann",)))

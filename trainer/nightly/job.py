@@ -31,6 +31,7 @@ import numpy as np
 from shared import artifact, durable
 from shared.artifact import Artifact
 from shared.errors import UserError
+from shared.forgotten import forgotten_until
 from shared.index import files, report
 from trainer.dataset import Dataset, SplitSpec, load_dataset, validate_directory
 from trainer.device import choose_device
@@ -52,7 +53,7 @@ from trainer.nightly.places import Places
 from trainer.nightly.report import write_report
 from trainer.nightly.service_watch import Service
 from trainer.nightly.settings import NightlySettings
-from trainer.nightly.snapshot import Sources, write_snapshot
+from trainer.nightly.snapshot import Sources, read_dropped, write_snapshot
 from trainer.own_process import own_memory_mb
 from trainer.recipe import Recipe, load_recipe
 from trainer.training import EpochRecord, Listener, Progress, TrainedStudent, TrainingRun
@@ -223,15 +224,17 @@ class Night:
             retired = patiently(state.retired).item_ids
             until = datetime.now(UTC)
             forgotten = dict(patiently(lambda: list(state.forgotten())))
+        log = EventLog(self._places.log)
         additions.keep(own / "additions", self._places.store, items)
         sources = Sources(
             base=load_dataset(self._places.base),
-            events=EventLog(self._places.log).read(),
+            events=log.read(),
             additions=additions.read(own / "additions"),
             retired=retired,
             forgotten=forgotten,
             weights=self._weights,
             champion=live,
+            removed=log.removed(None if live is None else forgotten_until(live)),
         )
         snapshot = write_snapshot(self._dataset_folder, sources, self._settings)
         if live is not None and snapshot.fresh < self._settings.least_new:
@@ -300,7 +303,8 @@ class Night:
             gone = self._result("snapshot")["gone"]
             figures: Any = (live.manifest.gate or {}).get("figures") or {}
             shares = teacher_shares({name: float(value) for name, value in figures.items()})
-            standing = champion(live, data, gone["forgotten"], gone["retired"], shares)
+            dropped = read_dropped(self._dataset_folder)
+            standing = champion(live, data, gone["forgotten"], gone["retired"], shares, dropped)
         judged = Challenger(today, candidate.teachers, self._index_recall(trained))
         verdict = judge(judged, standing, data, holdout, self._settings.gate)
         return verdict.as_dict()

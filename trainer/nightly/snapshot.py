@@ -25,6 +25,8 @@ from trainer.nightly.drift import Drift, drift
 from trainer.nightly.interactions import Interactions, Known, interactions, labels
 from trainer.nightly.settings import NightlySettings
 
+DROPPED = "dropped.parquet"
+"""Beside the directory: pairs of user and item that it lacks because somebody wanted that, for the gate."""
 NEIGHBOURS_OF_NEW = 1024
 """New items whose neighbours are searched at once."""
 
@@ -41,6 +43,7 @@ class Sources:
         forgotten: users, and until when what they did is forgotten.
         weights: of the types of events.
         champion: the live model, if there is one.
+        removed: events that the log does not have any more because somebody removed them since the champion's night.
     """
 
     base: Dataset
@@ -50,6 +53,7 @@ class Sources:
     forgotten: Mapping[str, datetime]
     weights: Mapping[str, float]
     champion: Artifact | None
+    removed: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ def write_snapshot(folder: Path, sources: Sources, settings: NightlySettings) ->
     try:
         building.mkdir()
         _write(building, pairs, _records(sources, item_ids), modalities)
+        with durable.replacing(folder.with_name(DROPPED)) as file:
+            _dropped(found, sources.removed).write_parquet(file)
         if folder.exists():
             shutil.rmtree(folder)
         building.rename(folder)
@@ -116,6 +122,17 @@ def _interactions(sources: Sources, item_ids: list[str] | None, settings: Nightl
     )
     known = Known(sources.weights, sources.forgotten, item_ids)
     return interactions(pairs, sources.events, known, settings.events)
+
+
+def read_dropped(folder: Path) -> pl.DataFrame:
+    """Pairs ``user`` and ``item`` that a snapshot lacks because of the window, or because somebody removed them."""
+    return pl.read_parquet(folder.with_name(DROPPED))
+
+
+def _dropped(found: Interactions, removed: pl.DataFrame) -> pl.DataFrame:
+    """Only what was seen and left out is here: what was lost nobody saw."""
+    taken_back = removed.select(user="user_id", item="item_id").join(found.pairs, on=["user", "item"], how="anti")
+    return pl.concat([found.expired, taken_back]).unique(maintain_order=True)
 
 
 def _item_ids(sources: Sources) -> list[str] | None:

@@ -50,7 +50,8 @@ def tonight(places: Places, *items: LiveItem) -> list[str]:
     """A night's snapshot with some items put; its item ids."""
     additions.keep(places.additions, places.store, items)
     put = additions.read(places.additions)
-    sources = Sources(load_dataset(places.base), pl.DataFrame(schema=SCHEMA), put, [], {}, {"view": 1.0}, None)
+    events = pl.DataFrame(schema=SCHEMA)
+    sources = Sources(load_dataset(places.base), events, put, [], {}, {"view": 1.0}, None, events)
     write_snapshot(places.tonight, sources, NightlySettings())
     return load_dataset(places.tonight).item_ids
 

@@ -1,18 +1,19 @@
 """Tonight's data: what was put to the service stands in them as the base's own does, whatever it holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 
+from shared.events import Event
 from trainer.dataset import Dataset, SplitSpec, load_dataset, validate_directory
 from trainer.nightly.additions import Addition
-from trainer.nightly.event_log import SCHEMA
-from trainer.nightly.settings import NightlySettings
-from trainer.nightly.snapshot import Sources, write_features, write_snapshot
+from trainer.nightly.event_log import as_frame
+from trainer.nightly.settings import EventSettings, NightlySettings
+from trainer.nightly.snapshot import Sources, read_dropped, write_features, write_snapshot
 
 Tonight = Callable[..., Dataset]
 
@@ -31,10 +32,12 @@ def base(tmp_path: Path) -> Path:
 def tonight(base: Path, tmp_path: Path) -> Tonight:
     """Writes a snapshot of the base with some items put, which has to be sound, and loads it."""
 
-    def write(*put: Addition) -> Dataset:
-        events = pl.DataFrame(schema=SCHEMA)
-        sources = Sources(load_dataset(base), events, put, [], {}, {"view": 1.0}, None)
-        write_snapshot(tmp_path / "tonight", sources, NightlySettings())
+    def write(
+        *put: Addition, events: Sequence[Event] = (), removed: Sequence[Event] = (), window_days: float | None = None
+    ) -> Dataset:
+        logged, gone = (as_frame(list(each)) for each in (events, removed))
+        sources = Sources(load_dataset(base), logged, put, [], {}, {"view": 1.0}, None, gone)
+        write_snapshot(tmp_path / "tonight", sources, NightlySettings(events=EventSettings(window_days=window_days)))
         report = validate_directory(tmp_path / "tonight", split=SplitSpec("given"))
         assert report.ok, [str(finding) for finding in report.findings]
         return load_dataset(tmp_path / "tonight", SplitSpec("given"))
@@ -72,3 +75,24 @@ def test_neighbours_without_cosines_stay_without_and_new_items_have_such_too(
     assert text.neighbours is not None
     assert text.neighbours[:6].tolist() == near.tolist()
     assert [set(row) for row in text.neighbours[6:].tolist()] == [{6, 2}, {6, 7}]
+
+
+def view(user: str, item: str, *, days: int) -> Event:
+    moment = datetime(2026, 3, 1, tzinfo=UTC) + timedelta(days=days)
+    return Event(event_id=f"{user} {item}", user_id=user, item_id=item, type="view", timestamp=moment)
+
+
+def test_pairs_that_are_left_out_on_purpose_are_noted(tonight: Tonight, tmp_path: Path) -> None:
+    """All of the base is long ago, and half of it was seen again; of two pairs that were removed one came back."""
+    base = [(f"u{user}", f"i{(user + step) % 6}") for user in range(12) for step in range(4)]
+    again = [view(user, item, days=99) for user, item in base[24:]]
+    old, came_back = view("u0", "i4", days=0), view("u0", "i5", days=99)
+    removed = [view("u1", "i5", days=99), came_back]
+    tonight(events=[*again, old, came_back], removed=removed, window_days=30)
+    dropped = set(read_dropped(tmp_path / "tonight").iter_rows())
+    assert dropped == {*base[:24], ("u0", "i4"), ("u1", "i5")}
+
+
+def test_without_a_window_nothing_is_left_out(tonight: Tonight, tmp_path: Path) -> None:
+    tonight(events=[view("u0", "i0", days=99)])
+    assert read_dropped(tmp_path / "tonight").is_empty()
