@@ -90,7 +90,7 @@ def test_only_what_is_new_or_has_changed_is_encoded(catalogue: Catalogue, words:
         assert (shop / name).read_bytes() == (fresh / name).read_bytes()
 
 
-def test_another_encoder_or_damaged_features_are_encoded_anew(
+def test_another_encoder_encodes_anew_and_damaged_features_only_if_told_to(
     catalogue: Catalogue, words: EncoderFolder, store: Path, tmp_path: Path
 ) -> None:
     shop = catalogue({"item_id": "a", "title": "red mug"}, {"item_id": "b", "title": "lamp"})
@@ -103,7 +103,9 @@ def test_another_encoder_or_damaged_features_are_encoded_anew(
     content[-1] ^= 1
     (shop / "text_feat.npy").write_bytes(content)
     assert read_manifest(shop, "text") is None
-    assert encode_words(shop, other).encoded == 2
+    with pytest.raises(UserError, match="or was changed since"):
+        encode_words(shop, other)
+    assert encode_words(shop, other, overwrite=True).encoded == 2
 
 
 def test_the_manifest_says_what_was_encoded_and_with_what(catalogue: Catalogue, words: EncoderFolder) -> None:
@@ -233,6 +235,41 @@ def test_features_from_elsewhere_are_not_written_over(catalogue: Catalogue, word
     np.testing.assert_array_equal(features(shop), np.ones((1, 2)))
     encode_words(shop, words, overwrite=True)
     np.testing.assert_allclose(features(shop), [shares("red", "mug")])
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_features_from_elsewhere_in_the_place_of_ours_are_not_written_over(
+    catalogue: Catalogue, words: EncoderFolder, interrupted: bool
+) -> None:
+    """Nor where an earlier run did not end."""
+    shop = catalogue({"item_id": "a", "title": "red mug"})
+    encode_words(shop, words)
+    if interrupted:
+        (shop / f".text_feat.{words.digest[:16]}.journal").touch()
+    np.save(shop / "text_feat.npy", np.ones((1, 2)))
+    with pytest.raises(UserError, match="or was changed since"):
+        encode_words(shop, words)
+    np.testing.assert_array_equal(features(shop), np.ones((1, 2)))
+
+
+def test_a_run_that_ended_between_features_and_manifest_is_gone_on_with(
+    catalogue: Catalogue, words: EncoderFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    rows = [{"item_id": str(row), "title": "mug " * (row + 1)} for row in range(5)]
+    shop = catalogue(*rows)
+    with monkeypatch.context() as patch:
+        patch.setattr(encoding, "write_manifest", refuse)
+        for _ in range(2):
+            with pytest.raises(UserError, match="cannot be written"):
+                encode_words(shop, words)
+            assert features(shop).shape == (5, 5)
+    outcome = encode_words(shop, words)
+    assert (outcome.encoded, outcome.reused) == (0, 5)
+    assert read_manifest(shop, "text") is not None
+    assert not list(shop.glob(".text*"))
 
 
 def test_where_nothing_can_be_encoded_nothing_is_written(catalogue: Catalogue, colours: EncoderFolder) -> None:
