@@ -316,6 +316,28 @@ def test_a_dataset_that_must_not_be_written_to_is_linked(
         link_dataset(shop, out, ["text", "image"])
 
 
+def test_what_is_not_encoded_anew_keeps_its_encoder_behind_a_link(
+    catalogue: Catalogue, words: EncoderFolder, colours: EncoderFolder, tmp_path: Path
+) -> None:
+    shop = catalogue(*({"item_id": str(row), "title": "mug", "image": f"images/{row}.png"} for row in range(3)))
+    for row in range(3):
+        (shop / "images" / f"{row}.png").write_bytes(saved(picture("red"), "PNG"))
+    pairs = [f"u{user},{item}" for user in range(4) for item in range(3)]
+    (shop / "interactions.csv").write_text("\n".join(["user_id,item_id", *pairs]))
+    encode_words(shop, words)
+    encode_pictures(shop, colours)
+    out = tmp_path / "elsewhere"
+    for _ in range(2):
+        link_dataset(shop, out, ["text"])
+        encode_words(shop, words, out)
+        assert load_dataset(out).encoders.keys() == {"image", "text"}
+    assert encoder_path(out, "image").is_symlink()
+    link_dataset(shop, out, ["text", "image"])
+    encode_pictures(shop, colours, out)
+    assert not encoder_path(out, "image").is_symlink()
+    assert load_dataset(out).encoders.keys() == load_dataset(shop).encoders.keys() == {"image", "text"}
+
+
 def test_encoders_are_known_only_while_the_features_are_theirs(catalogue: Catalogue, words: EncoderFolder) -> None:
     shop = catalogue(*({"item_id": str(row), "title": "mug"} for row in range(3)))
     pairs = [f"u{user},{item}" for user in range(4) for item in range(3)]
