@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from shared.encoders import EncoderFolder
 from shared.encoders.folder import read_folder
-from shared.errors import UserError
+from shared.errors import UsageError, UserError
+from trainer.cli.app import app
 from trainer.cli.encoders import encode_catalogue
 from trainer.dataset import load_dataset
 from trainer.encoders import encode as encoding
@@ -365,6 +367,30 @@ def test_the_columns_that_words_came_from_are_kept_and_read_again(
         assert kept.spec.columns == read_manifest(shop, "text").fields == ("kind", "Title")
         assert kept.digest == words.digest, "the same words still give the same vectors"
         assert kept.spec.signature != words.spec.signature
+
+
+def test_columns_that_somebody_names_are_there_or_the_command_says_which_is_not(
+    catalogue: Catalogue, words: EncoderFolder, colours: EncoderFolder, store: Path
+) -> None:
+    shop = catalogue({"item_id": "a", "title": "red", "kind": "mug", "photo": "images/a.png"})
+    (shop / "images" / "a.png").write_bytes(saved(picture("red"), "PNG"))
+
+    def encode(*words: str) -> BaseException | None:
+        return CliRunner().invoke(app, ["encode", str(shop), "--store", str(store), *words]).exception
+
+    for option, known in (("--text-columns", "title"), ("--image-columns", "photo")):
+        error = encode(option, f"{known},colour")
+        assert isinstance(error, UserError)
+        assert f"{option}: the items table has no column colour; it has item_id, kind, photo, title" in str(error)
+        assert not list(shop.glob("*_feat*")), "nothing is encoded before all columns are known"
+        error = encode(option, " ,")
+        assert isinstance(error, UsageError)
+        assert f"{option} names no column" in str(error)
+    fitted = CliRunner().invoke(app, ["encoders", "fit", "image", str(shop), "--image-columns", "photo,cover"])
+    assert "no column cover with pictures" in str(fitted.exception)
+    assert encode("--text-columns", " Title , kind,", "--image-columns", "photo") is None
+    np.testing.assert_allclose(features(shop), [shares("red", "[UNK]", "mug")], atol=1e-6)
+    assert read_manifest(shop, "image").fields == ("photo",)
 
 
 def test_a_description_that_comes_later_is_read_as_well(
