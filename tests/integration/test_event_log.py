@@ -165,6 +165,19 @@ def test_files_of_every_kind_are_imported_and_bad_rows_named(tmp_path: Path) -> 
         read_events(tmp_path / "d.xlsx", TYPES)
 
 
+@pytest.mark.parametrize("said", ["[1]", "{}", "1" + 400 * "0", '"much"'])
+@pytest.mark.parametrize("name", ["value", "weight"])
+def test_what_is_no_number_is_the_fault_of_its_row(tmp_path: Path, name: str, said: str) -> None:
+    row = '{"user_id": "u", "item_id": "i", "type": "view", "timestamp": "2026-03-01", "%s": %s}'
+    (tmp_path / "a.jsonl").write_text("\n".join([row % (name, said), row % (name, "1.5")]))
+    events, bad = read_events(tmp_path / "a.jsonl", TYPES)
+    assert [getattr(each, name) for each in events] == [1.5]
+    assert [each.row for each in bad] == [1]
+    assert bad[0].reason.startswith(f"{name}: ")
+    assert "is no number" in bad[0].reason
+    assert len(bad[0].reason) < 100
+
+
 def test_the_command_imports_all_or_nothing_and_says_what_is_there(tmp_path: Path) -> None:
     def run(*words: object) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "trainer.cli", "events", *map(str, words), "--models", str(tmp_path)]
