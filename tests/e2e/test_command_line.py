@@ -224,6 +224,8 @@ def test_bench_propagation_times_the_three_products(cli: Cli, trained: Trained) 
         (["train", "{shop}", "--recipe", "nonsense"], 2, "nonsense"),
         (["train", "{shop}", "--device", "tpu"], 2, "tpu"),
         (["train", "{shop}", "--split", "given"], 1, "x_label"),
+        (["train", "{shop}", "--out", "{shop}/items.csv"], 1, "give another --out"),
+        (["nightly", "{shop}", "--models", "{shop}/items.csv"], 1, "give another --models"),
         (["validate", "no-such-folder"], 1, "no-such-folder"),
         (["models", "verify", "no-such-folder"], 1, "no-such-folder"),
         (["evaluate", "no-such-folder", "{shop}"], 1, "no-such-folder"),

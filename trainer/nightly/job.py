@@ -432,6 +432,10 @@ def alone(places: Places) -> AbstractContextManager[None]:
 
     Raises:
         BlockingIOError: another night is going on.
+        UserError: the night's folder cannot be made.
     """
-    places.own.mkdir(parents=True, exist_ok=True)
+    try:
+        places.own.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{places.own}: cannot be made ({error.strerror}); give another --models") from error
     return durable.exclusive(places.own / "lock", wait=False)
