@@ -243,6 +243,13 @@ def test_mistakes_end_in_a_message_and_a_documented_code(
     assert "Traceback" not in run.stderr
 
 
+def test_the_options_of_serve_are_the_services_settings(cli: Cli) -> None:
+    given = {"models": "store", "host": "::1", "port": 8123, "catalogue": "shop", "workers": 4}
+    words = [word for name, value in given.items() for word in (f"--{name}", value)]
+    shown = cli("serve", *words, "--print-config").stdout.splitlines()
+    assert {f"MTS4MM_{name.upper()}={value}" for name, value in given.items()} <= set(shown)
+
+
 def test_errors_are_json_where_json_is_asked_for(cli: Cli) -> None:
     run = cli("train", "no-such-folder", "--json")
     assert json.loads(run.stdout)["exit_code"] == run.returncode == 1
