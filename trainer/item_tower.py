@@ -45,7 +45,9 @@ COSINE_POWER = 4
 LEAST_WEIGHT = 1e-9
 POPULARITY_POWER = 0.25
 RIDGES = tuple(10.0**power for power in np.arange(-4, 2.5, 0.5))
-"""In units of the mean energy of a feature."""
+"""In units of the mean energy of a feature, which is at least ``LEAST_ENERGY``."""
+LEAST_ENERGY = 1e-12
+"""Features that are the same for every item have none; each ridge still has to have an inverse."""
 KERNEL_RIDGES = (0.1, 0.3, 1.0)
 """In units of what an item is like itself, which is 1."""
 SHARPNESS, JOINT_SHARPNESS = 3.0, 1.5
@@ -398,7 +400,7 @@ def _ridge(
     rotated = scaled @ basis
     moment = rotated.T @ (outputs * root)
     best: tuple[float, NDArray[np.float64], NDArray[np.float64]] | None = None
-    for ridge in np.array(RIDGES) * max(energies.mean(), np.finfo(np.float64).tiny):
+    for ridge in np.array(RIDGES) * max(energies.mean(), LEAST_ENERGY):
         inverse = 1 / (energies + ridge)
         solution = inverse[:, None] * moment
         leverage = np.square(rotated) @ inverse

@@ -95,7 +95,9 @@ def write_folder(
         }
         with durable.synced_file(staging / DESCRIPTION) as file:
             file.write(json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
-        if folder.exists():
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
             shutil.rmtree(folder)
         staging.rename(folder)
     finally:

@@ -224,6 +224,8 @@ def test_bench_propagation_times_the_three_products(cli: Cli, trained: Trained) 
         (["train", "{shop}", "--recipe", "nonsense"], 2, "nonsense"),
         (["train", "{shop}", "--device", "tpu"], 2, "tpu"),
         (["train", "{shop}", "--split", "given"], 1, "x_label"),
+        (["train", "{shop}", "--out", "{shop}/items.csv"], 1, "give another --out"),
+        (["nightly", "{shop}", "--models", "{shop}/items.csv"], 1, "give another --models"),
         (["validate", "no-such-folder"], 1, "no-such-folder"),
         (["models", "verify", "no-such-folder"], 1, "no-such-folder"),
         (["evaluate", "no-such-folder", "{shop}"], 1, "no-such-folder"),
@@ -239,6 +241,13 @@ def test_mistakes_end_in_a_message_and_a_documented_code(
     assert run.returncode == code, run.stderr
     assert said in run.stdout + run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_the_options_of_serve_are_the_services_settings(cli: Cli) -> None:
+    given = {"models": "store", "host": "::1", "port": 8123, "catalogue": "shop", "workers": 4}
+    words = [word for name, value in given.items() for word in (f"--{name}", value)]
+    shown = cli("serve", *words, "--print-config").stdout.splitlines()
+    assert {f"MTS4MM_{name.upper()}={value}" for name, value in given.items()} <= set(shown)
 
 
 def test_errors_are_json_where_json_is_asked_for(cli: Cli) -> None:

@@ -178,6 +178,19 @@ def test_a_poisoned_log_is_refused_and_a_dry_run_publishes_nothing(opened: Opene
     assert any("NDCG@20" in reason for reason in found["reasons"])
 
 
+def test_what_is_older_than_the_window_is_not_missed(opened: Opened, tmp_path: Path) -> None:
+    store = opened.copy(tmp_path)
+    send(store, opened.shop.later)
+    times = sorted(load_dataset(opened.shop.base).timestamps.tolist())
+    days = (opened.shop.later[-1].timestamp.timestamp() - times[len(times) // 5]) / 86_400
+    night(opened.shop.base, store, settings_file(tmp_path, events={"window_days": days}), dry_run=True)
+    found = report(store)
+    assert found["data"]["left_out"]["outside_window"] >= len(times) // 5
+    (kept,) = [check for check in found["gate"]["checks"] if check["name"] == "interactions kept"]
+    assert kept["value"] == 1
+    assert kept["passed"]
+
+
 def test_forgotten_users_are_in_no_log_and_no_model_but_for_what_they_did_after_they_came_back(
     opened: Opened, tmp_path: Path
 ) -> None:

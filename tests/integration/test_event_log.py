@@ -165,6 +165,19 @@ def test_files_of_every_kind_are_imported_and_bad_rows_named(tmp_path: Path) -> 
         read_events(tmp_path / "d.xlsx", TYPES)
 
 
+@pytest.mark.parametrize("said", ["[1]", "{}", "1" + 400 * "0", '"much"'])
+@pytest.mark.parametrize("name", ["value", "weight"])
+def test_what_is_no_number_is_the_fault_of_its_row(tmp_path: Path, name: str, said: str) -> None:
+    row = '{"user_id": "u", "item_id": "i", "type": "view", "timestamp": "2026-03-01", "%s": %s}'
+    (tmp_path / "a.jsonl").write_text("\n".join([row % (name, said), row % (name, "1.5")]))
+    events, bad = read_events(tmp_path / "a.jsonl", TYPES)
+    assert [getattr(each, name) for each in events] == [1.5]
+    assert [each.row for each in bad] == [1]
+    assert bad[0].reason.startswith(f"{name}: ")
+    assert "is no number" in bad[0].reason
+    assert len(bad[0].reason) < 100
+
+
 def test_the_command_imports_all_or_nothing_and_says_what_is_there(tmp_path: Path) -> None:
     def run(*words: object) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "trainer.cli", "events", *map(str, words), "--models", str(tmp_path)]
@@ -221,6 +234,18 @@ def test_a_selection_takes_what_all_of_it_is_true_of(log: EventLog) -> None:
         (Selection(types=("purchase",)), []),
     ):
         assert log.remove(selection, dry_run=True)["event_id"].to_list() == expected
+
+
+def test_what_was_removed_since_a_moment_is_known(log: EventLog) -> None:
+    """By what was asked for: the files are written anew when somebody is forgotten."""
+    log.append(as_frame([event(1), event(2, user="bob"), event(3, days=3), event(4, days=5)]))
+    assert log.removed().is_empty()
+    log.remove(Selection(users=("bob",)))
+    between = datetime.now(UTC)
+    log.remove(Selection(types=("view",), since=NOON + timedelta(days=2), until=NOON + timedelta(days=4)))
+    assert sorted(log.removed()["event_id"]) == ["e2", "e3"]
+    assert log.removed(between)["event_id"].to_list() == ["e3"]
+    assert log.removed(datetime.now(UTC)).is_empty()
 
 
 def test_who_is_forgotten_is_forgotten_among_removed_events_too(log: EventLog) -> None:

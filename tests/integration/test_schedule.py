@@ -4,9 +4,13 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
+from shared.errors import UsageError
+from trainer.nightly.schedule import cron_trigger, run_by_schedule
 
 EVERY_SECOND = """
 import sys
@@ -62,9 +66,36 @@ def test_sigterm_ends_the_night_that_is_going_on_and_there_is_never_a_second_one
     assert "ended with exit code 143" in process.communicate()[0]
 
 
-def test_a_schedule_that_makes_no_sense_is_refused() -> None:
-    from shared.errors import UsageError
-    from trainer.nightly.schedule import run_by_schedule
+@pytest.mark.parametrize(
+    ("weekdays", "fires"),
+    [
+        ("*", "Mon Tue Wed Thu Fri Sat Sun"),
+        ("0", "Sun"),
+        ("7", "Sun"),
+        ("1", "Mon"),
+        ("1-5", "Mon Tue Wed Thu Fri"),
+        ("5-7", "Fri Sat Sun"),
+        ("0-2,4", "Mon Tue Thu Sun"),
+        ("*/2", "Tue Thu Sat Sun"),
+        ("1-6/2", "Mon Wed Fri"),
+        ("3/2", "Wed Fri"),
+        ("sat,SUN", "Sat Sun"),
+        ("sun-tue", "Mon Tue Sun"),
+        ("fri-sun", "Fri Sat Sun"),
+    ],
+)
+def test_weekdays_are_those_of_cron(weekdays: str, fires: str) -> None:
+    trigger, moment, found = cron_trigger(f"0 3 * * {weekdays}"), datetime(2026, 11, 23, tzinfo=UTC), []
+    while (next_ := trigger.get_next_fire_time(None, moment)) < datetime(2026, 11, 30, tzinfo=UTC):
+        assert next_.hour == 3
+        found.append(f"{next_:%a}")
+        moment = next_ + timedelta(minutes=1)
+    assert found == fires.split()
 
+
+@pytest.mark.parametrize(
+    "cron", ["every night", "", "0 3 * *", *(f"0 3 * * {day}" for day in ("8", "4-2", "1/0", "1-", "-1", ","))]
+)
+def test_a_schedule_that_makes_no_sense_is_refused(cron: str) -> None:
     with pytest.raises(UsageError, match="write five fields"):
-        run_by_schedule("every night", ["true"], lambda said: None)
+        run_by_schedule(cron, ["true"], lambda said: None)

@@ -45,6 +45,14 @@ class Kind(StrEnum):
 _ONLY_IF_NAMED = {Kind.ATTRIBUTES: "--attributes category,brand,price", Kind.WORDS: "--words title,description"}
 
 
+_COLUMNS_OPTIONS = {
+    Kind.TEXT: "--text-columns",
+    Kind.IMAGE: "--image-columns",
+    Kind.ATTRIBUTES: "--attributes",
+    Kind.WORDS: "--words",
+}
+
+
 class Pooling(StrEnum):
     """How vectors of tokens become one."""
 
@@ -119,7 +127,7 @@ def encode(
     network: numbers, years, sets of values and words each get numbers of their own.
     """
     said = {Kind.TEXT: text_columns, Kind.IMAGE: image_columns, Kind.ATTRIBUTES: attributes, Kind.WORDS: words}
-    columns = {kind: names.split(",") for kind, names in said.items() if names is not None}
+    columns = {kind: _columns(_COLUMNS_OPTIONS[kind], names) for kind, names in said.items() if names is not None}
     names = {Kind.TEXT: text, Kind.IMAGE: image}
     outcomes, skipped = encode_catalogue(
         directory,
@@ -134,6 +142,18 @@ def encode(
     _print_outcomes(outcomes, skipped, out or directory, as_json=json_)
     if not outcomes:
         raise UserError(f"{directory}: nothing could be encoded, see above")
+
+
+def _columns(option: str, names: str) -> list[str]:
+    """Names of columns as an option gives them, between commas.
+
+    Raises:
+        UsageError: there are none.
+    """
+    columns = [name.strip() for name in names.split(",") if name.strip()]
+    if not columns:
+        raise UsageError(f"{option} names no column; write them as in {option} title,brand")
+    return columns
 
 
 def _wanted(only: list[Kind] | None, columns: Mapping[Kind, list[str]], out: Path) -> list[Kind]:
@@ -168,8 +188,8 @@ def encode_catalogue(
     With ``fit``, an image encoder is fitted where there is none, once the words are encoded.
 
     Raises:
-        UserError: attributes or words are wanted of a column that the table has not, or a modality alone cannot be
-            encoded.
+        UserError: the table lacks a column that ``columns`` names, or that attributes or words are wanted of, or a
+            modality alone cannot be encoded.
     """
     from trainer.encoders.attributes import ATTRIBUTES, WORDS, AttributeSource, fit_attributes, fit_words
     from trainer.encoders.choice import NoEncoderError, choose_columns, choose_encoder
@@ -186,15 +206,16 @@ def encode_catalogue(
         WORDS: AttributeSource,
     }
     fits = {ATTRIBUTES: fit_attributes, WORDS: fit_words}
+    sought = {modality: columns.get(modality) or choose_columns(modality, out) for modality in names}
+    for modality in names:
+        if modality in columns or modality in fits:
+            _require_all(items, _COLUMNS_OPTIONS[Kind(modality)], sought[modality])
     link_dataset(directory, out, list(names))
     outcomes, skipped = [], {}
     for modality, name in names.items():
-        sought = columns.get(modality) or choose_columns(modality, out)
-        found = items.columns(sought)
-        if modality in fits:
-            _require_all(items, modality, sought)
+        found = items.columns(sought[modality])
         if not found:
-            skipped[modality] = f"the items table has no column {' or '.join(sought)}"
+            skipped[modality] = f"the items table has no column {' or '.join(sought[modality])}"
             continue
         where = store or default_store()
         try:
@@ -227,11 +248,10 @@ def encode_catalogue(
     return outcomes, skipped
 
 
-def _require_all(items: Items, modality: str, columns: Sequence[str]) -> None:
-    missing = [column for column in columns if not items.columns([column])]
-    if missing:
+def _require_all(items: Items, option: str, columns: Sequence[str]) -> None:
+    if missing := items.without(columns):
         known = sorted({name for record in items.records for name in record})
-        raise UserError(f"--{modality}: the items table has no column {', '.join(missing)}; it has {', '.join(known)}")
+        raise UserError(f"{option}: the items table has no column {', '.join(missing)}; it has {', '.join(known)}")
 
 
 def _fit_to(directory: Path, name: str, columns: list[str], store: Path) -> EncoderFolder:
@@ -347,7 +367,7 @@ def fit_image(
     where, called = store or default_store(), name or directory.resolve().name.lower()
     if encoder_place(where, "image", called).exists():
         raise UserError(f"there is an image encoder {called} already; remove it first, or choose another --name")
-    pixels, words = read_pictures_and_words(directory, image_columns.split(","))
+    pixels, words = read_pictures_and_words(directory, _columns(_COLUMNS_OPTIONS[Kind.IMAGE], image_columns))
     with _shown_progress("fitting the network") as progress:
         fitted = fit_network(learnable(pixels, words), seed, epochs, progress)
     store_fitted(fitted, where, called)
@@ -367,11 +387,8 @@ def read_pictures_and_words(directory: Path, columns: list[str]) -> tuple[NDArra
     from trainer.encoders.sources import PictureSource, read_items
 
     items = read_items(directory)
-    found = items.columns(columns)
-    if not found:
-        raise UserError(
-            f"{directory}: the items table has no column {' or '.join(columns)} with pictures to learn from"
-        )
+    if missing := items.without(columns):
+        raise UserError(f"{directory}: the items table has no column {', '.join(missing)} with pictures to learn from")
     path = features_path(directory, "text")
     if not path.exists():
         raise UserError(f"{path}: is missing; encode the words first: mts4mm encode {directory} --only text")
@@ -379,7 +396,7 @@ def read_pictures_and_words(directory: Path, columns: list[str]) -> tuple[NDArra
     if words.ndim != 2 or len(words) != len(items.ids):
         raise UserError(f"{path}: has not one row an item; encode again: mts4mm encode {directory} --only text")
     with _shown_progress("reading pictures") as progress:
-        pixels = read_pixels(PictureSource(items, found), len(items.ids), progress)
+        pixels = read_pixels(PictureSource(items, items.columns(columns)), len(items.ids), progress)
     return pixels, words
 
 

@@ -17,20 +17,25 @@ def serve(
     catalogue: Annotated[
         Path | None, typer.Option(help="Dataset folder with the items' pictures; by default MTS4MM_CATALOGUE, or none.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that answer; by default MTS4MM_WORKERS, or one.")
+    ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the settings in force, secrets masked, and end.")
     ] = False,
 ) -> None:
     """Answer recommendations over HTTP from the live version of a store; docs/settings.md has all settings."""
-    command = service_command(models, host, port, catalogue)
+    command = service_command(models, host, port, catalogue, workers)
     if print_config:
         command.append("--print-config")
     output.stdout.file.flush()
     os.execv(sys.executable, command)  # noqa: S606 - our own interpreter, no shell
 
 
-def service_command(models: Path | None, host: str | None, port: int | None, catalogue: Path | None) -> list[str]:
+def service_command(
+    models: Path | None, host: str | None, port: int | None, catalogue: Path | None, workers: int | None = None
+) -> list[str]:
     """The service as a command line; what is None is left to the environment."""
-    options = {"--models": models, "--host": host, "--port": port, "--catalogue": catalogue}
+    options = {"--models": models, "--host": host, "--port": port, "--catalogue": catalogue, "--workers": workers}
     given = [[option, str(value)] for option, value in options.items() if value is not None]
     return [sys.executable, "-m", "service", *(word for pair in given for word in pair)]

@@ -151,7 +151,10 @@ def train_and_publish(
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror}); give another --out") from error
     try:
         with durable.exclusive(folder / "lock", wait=False):
             yield

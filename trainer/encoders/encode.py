@@ -27,7 +27,6 @@ from trainer.encoders.features_manifest import (
     FeaturesManifest,
     encoder_path,
     features_path,
-    manifest_path,
     read_manifest,
     write_manifest,
 )
@@ -100,9 +99,10 @@ def encode_modality(
         UserError: no item could be encoded, the place is taken or cannot be written, or another process is at it.
     """
     with _writing(out):
-        if not overwrite and features_path(out, modality).exists() and not manifest_path(out, modality).exists():
+        if not overwrite and features_path(out, modality).exists() and not _made_here(out, modality):
             raise UserError(
-                f"{features_path(out, modality)}: was not made by 'mts4mm encode'; move it away, or give --replace"
+                f"{features_path(out, modality)}: was not made by 'mts4mm encode', or was changed since; move it away, "
+                "or give --replace"
             )
         run = _Run(modality, source, item_ids, _reading(folder, source.columns), out, open_encoder(folder, threads))
         with ThreadPoolExecutor(threads) as pool:
@@ -119,6 +119,19 @@ def _writing(out: Path) -> Iterator[None]:
         raise UserError(f"{out}: another process is encoding into this folder; wait for it or stop it") from None
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); give another folder with --out") from error
+
+
+def _made_here(out: Path, modality: str) -> bool:
+    """Whether the features that are there are ours: their manifest says so, or a run that was killed before it."""
+    if read_manifest(out, modality) is not None:
+        return True
+    promise = _promise_path(out, modality)
+    return promise.exists() and promise.read_text() == file_digest(features_path(out, modality))
+
+
+def _promise_path(out: Path, modality: str) -> Path:
+    """The sha256 of features that are about to be put in place, until their manifest is there."""
+    return out / f".{modality}_feat.sha256"
 
 
 def _reading(folder: EncoderFolder, columns: tuple[str, ...]) -> EncoderFolder:
@@ -256,19 +269,24 @@ class _Run:
         )
         with self._unfinished.open("rb+") as file:
             os.fsync(file.fileno())
+        digest = file_digest(self._unfinished)
+        promise = _promise_path(self._out, outcome.modality)
+        with durable.replacing(promise) as file:
+            file.write(digest.encode())
         self._unfinished.replace(features_path(self._out, outcome.modality))
         manifest = FeaturesManifest(
             modality=outcome.modality,
             encoder=self._folder.digest,
             described=self._folder.spec.model_dump(mode="json"),
             fields=self._source.columns,
-            features=file_digest(features_path(self._out, outcome.modality)),
+            features=digest,
             item_ids=tuple(self._ids),
             contents=tuple(self._contents),
             faults=outcome.faults,
         )
         write_manifest(self._out, manifest)
         self._journal_path.unlink()
+        promise.unlink()
 
 
 def content_digest(raw: str | bytes | None) -> str | None:

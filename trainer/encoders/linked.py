@@ -20,6 +20,10 @@ def link_dataset(directory: Path, out: Path, modalities: list[str]) -> None:
         for entry in sorted(directory.iterdir()):
             if entry.name not in own and not entry.name.startswith("."):
                 _link(entry.resolve(), out / entry.name)
+        (out / ENCODERS).mkdir(exist_ok=True)
+        for encoder in sorted(directory.glob(f"{ENCODERS}/*")):
+            if encoder.name not in modalities and not encoder.name.startswith("."):
+                _link(encoder.resolve(), out / ENCODERS / encoder.name)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); give another folder with --out") from error
 

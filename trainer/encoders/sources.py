@@ -32,6 +32,10 @@ class Items:
         spelt = {name.lower(): name for record in self.records for name in record}
         return [spelt[name.lower()] for name in wanted if name.lower() in spelt]
 
+    def without(self, wanted: Sequence[str]) -> list[str]:
+        """Those of these names that the table has no column of."""
+        return [name for name in wanted if not self.columns([name])]
+
 
 def read_items(directory: Path) -> Items:
     """Read and check the items table of a directory.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
@@ -82,7 +83,7 @@ class Champion:
         contender: its embeddings over today's ids.
         items_total: how many items it has; those that had to go are not counted.
         items_kept: how many of them today's data has.
-        pairs_total: how many training interactions it has; those that had to go are not counted.
+        pairs_total: how many training interactions it has; those that had to go, or were dropped, are not counted.
         pairs_kept: how many of them today's data has.
         teacher_shares: what part of its NDCG@20 each of its teachers had on its own night.
     """
@@ -110,6 +111,7 @@ def champion(
     gone_users: Collection[str] = (),
     gone_items: Collection[str] = (),
     teacher_shares: Mapping[str, float] | None = None,
+    dropped: pl.DataFrame | None = None,
 ) -> Champion:
     """The live model as it stands before today's data.
 
@@ -119,6 +121,7 @@ def champion(
         gone_users: who was forgotten since, and is rightly missing.
         gone_items: what was retired since, and may rightly be missing.
         teacher_shares: of its own verdict.
+        dropped: pairs ``user`` and ``item`` that today's data lack because somebody wanted that.
     """
     own_users = positions(model.users.dense, dataset.user_ids)
     own_items = positions(model.items.dense, dataset.item_ids)
@@ -126,7 +129,10 @@ def champion(
     takers = np.repeat(np.arange(len(model.users)), np.diff(model.train_indptr))
     due = user_stays[takers] & item_stays[model.train_indices]
     width = len(model.items)
-    wanted = takers[due] * width + model.train_indices[due]
+    pairs = takers * width + model.train_indices
+    if dropped is not None:
+        due &= ~np.isin(pairs, _pairs(model, dropped))
+    wanted = pairs[due]
     known = (own_users[dataset.users] >= 0) & (own_items[dataset.items] >= 0)
     there = own_users[dataset.users[known]] * width + own_items[dataset.items[known]]
     return Champion(
@@ -181,6 +187,14 @@ def positions(dense: Callable[[str], int | None], ids: Sequence[str]) -> NDArray
     """Where each id is, -1 where it is not, (ids,)."""
     found = [dense(each) for each in ids]
     return np.array([-1 if place is None else place for place in found], np.int64)
+
+
+def _pairs(model: Artifact, named: pl.DataFrame) -> NDArray[np.int64]:
+    """Pairs ``user`` and ``item`` that a model can know, each as one number: the user times all items, and the item."""
+    users = positions(model.users.dense, named["user"].to_list())
+    items = positions(model.items.dense, named["item"].to_list())
+    known = (users >= 0) & (items >= 0)
+    return users[known] * len(model.items) + items[known]
 
 
 def _staying(ids: IdMap, gone: Collection[str]) -> NDArray[np.bool_]:

@@ -78,7 +78,11 @@ def encode_new(places: Places, modalities: Sequence[str], item_ids: Sequence[str
 
 
 def _encode(places: Places, modality: str, faults: dict[str, str]) -> dict[str, NDArray[np.float32] | None]:
-    """What the encoder makes of the items that it has not seen, by id; and it is noted, that nobody need ask again."""
+    """What the encoder makes of the items that it has not seen, by id; and it is noted, that nobody need ask again.
+
+    An item of which it makes nothing is there, with None, only if its features are those of another encoder. Else
+    nobody said anything of that kind, and an item of the base keeps what the base says.
+    """
     folder = read_folder(encoder_path(places.tonight, modality))
     name = folder.spec.signature
     waiting = [each for each in additions.read(places.additions) if each.lacks(modality, name)]
@@ -93,8 +97,10 @@ def _encode(places: Places, modality: str, faults: dict[str, str]) -> dict[str, 
         except PictureError as error:
             faults[addition.item_id] = str(error)
             values = None
-        made[addition.item_id] = values if values is not None and usable(values, encoder.width) else None
-        additions.note_encoded(places.additions, addition, modality, Encoded(name, made[addition.item_id]))
+        vector = values if values is not None and usable(values, encoder.width) else None
+        if vector is not None or modality in addition.features:
+            made[addition.item_id] = vector
+        additions.note_encoded(places.additions, addition, modality, Encoded(name, vector))
     return made
 
 

@@ -85,6 +85,14 @@ class Selection:
             wanted = wanted & (pl.col("timestamp") < self.until)
         return wanted
 
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> "Selection":
+        """From what :meth:`as_dict` made, whatever else is there."""
+        users, items, types = (tuple(document.get(name, ())) for name in ("users", "items", "types"))
+        moments = [document.get(name) for name in ("since", "until")]
+        since, until = (None if each is None else datetime.fromisoformat(each) for each in moments)
+        return cls(users, items, types, since, until)
+
     def as_dict(self) -> dict[str, Any]:
         """What was given, fit for JSON."""
         given = {name: value for name, value in vars(self).items() if value not in ((), None)}
@@ -197,6 +205,14 @@ class EventLog:
             self._commit(replace(contents, files=files, removed=removed, removals=(*contents.removals, record)))
             self._remove_uncounted({**files, **removed})
         return found
+
+    def removed(self, since: datetime | None = None) -> pl.DataFrame:
+        """Events that somebody removed, after a moment or ever; those that came again since are in the log too."""
+        contents = self._contents()
+        asked = [each for each in contents.removals if since is None or datetime.fromisoformat(each["at"]) > since]
+        files = [pl.read_parquet(self.folder / name, hive_partitioning=False) for name in contents.removed]
+        matches = [pl.lit(value=False), *(Selection.of(each).matches() for each in asked)]
+        return pl.concat([pl.DataFrame(schema=SCHEMA), *files]).filter(pl.any_horizontal(matches))
 
     def _without(
         self,

@@ -6,6 +6,7 @@ offset is UTC.
 """
 
 import json
+import reprlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -81,7 +82,7 @@ def _event(fields: Any, types: Collection[str]) -> Event:
         raise ValueError("is no JSON object")
     given = {name: value for name, value in fields.items() if value is not None and value != ""}
     given["timestamp"] = read_time(given.get("timestamp"))
-    given |= {name: float(given[name]) for name in _NUMBERS if name in given}
+    given |= {name: _number(name, given[name]) for name in _NUMBERS if name in given}
     given |= {name: str(given[name]) for name in ("user_id", "item_id") if name in given}
     given.setdefault("event_id", f"import-{_digest(given)}")
     try:
@@ -92,6 +93,13 @@ def _event(fields: Any, types: Collection[str]) -> Event:
     if event.type not in types:
         raise ValueError(f"type: there is no event type {event.type!r}; there are {', '.join(types)}")
     return event
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name}: {reprlib.repr(value)} is no number, or too large a one") from None
 
 
 def read_time(value: Any) -> datetime:

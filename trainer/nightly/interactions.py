@@ -43,10 +43,12 @@ class Interactions:
     Attributes:
         pairs: by user and item.
         counts: by what was left out, of events: unknown items, bots ...
+        expired: ``user`` and ``item`` of pairs that are none because of the window.
     """
 
     pairs: pl.DataFrame
     counts: Mapping[str, int]
+    expired: pl.DataFrame
 
 
 def interactions(base: pl.DataFrame, events: pl.DataFrame, known: Known, settings: EventSettings) -> Interactions:
@@ -70,7 +72,11 @@ def interactions(base: pl.DataFrame, events: pl.DataFrame, known: Known, setting
         there = both.filter(pl.col("item").is_in(pl.Series(list(known.items), dtype=pl.String).implode()))
         counts["unknown_item"] = len(both) - len(there)
         both = there
-    return Interactions(_pairs(both, settings, counts), counts)
+    outside = _outside_window(both, settings.window_days)
+    counts["outside_window"] = int(outside.sum())
+    pairs = _pairs(both.filter(~outside), settings, counts)
+    expired = both.filter(outside).select("user", "item").unique().join(pairs, on=["user", "item"], how="anti")
+    return Interactions(pairs, counts, expired)
 
 
 def _weighed(events: pl.DataFrame, known: Known, counts: dict[str, int]) -> pl.DataFrame:
@@ -108,13 +114,17 @@ def _capped(rows: pl.DataFrame, most: int) -> pl.DataFrame:
     return rows.sort("timestamp", maintain_order=True).filter(pl.int_range(pl.len()).over("user", day) < most)
 
 
+def _outside_window(rows: pl.DataFrame, days: float | None) -> pl.Series:
+    """Which rows are too old; none without a window, and none of which the time is not known."""
+    newest = rows["timestamp"].max()
+    if days is None or not isinstance(newest, float):
+        return pl.Series([False] * len(rows), dtype=pl.Boolean)
+    return (rows["timestamp"] < newest - days * _DAY).fill_null(value=False)
+
+
 def _pairs(rows: pl.DataFrame, settings: EventSettings, counts: dict[str, int]) -> pl.DataFrame:
     newest = rows["timestamp"].max()
     time = pl.col("timestamp").fill_null(BEGINNING)
-    if settings.window_days is not None and isinstance(newest, float):
-        inside = rows.filter(pl.col("timestamp").is_null() | (time >= newest - settings.window_days * _DAY))
-        counts["outside_window"] = len(rows) - len(inside)
-        rows = inside
     decayed = pl.col("w")
     if settings.half_life_days is not None and isinstance(newest, float):
         decayed = decayed * 0.5 ** ((newest - time) / (_DAY * settings.half_life_days))

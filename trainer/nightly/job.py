@@ -31,12 +31,14 @@ import numpy as np
 from shared import artifact, durable
 from shared.artifact import Artifact
 from shared.errors import UserError
+from shared.forgotten import forgotten_until
 from shared.index import files, report
 from trainer.dataset import Dataset, SplitSpec, load_dataset, validate_directory
 from trainer.device import choose_device
 from trainer.export import publish
 from trainer.index_choice import choose_index
 from trainer.nightly import additions, encoding, fault
+from trainer.nightly.base import base_digest
 from trainer.nightly.candidate import Candidate, fresh_holdout, train_candidate
 from trainer.nightly.contenders import Challenger, challenger, champion
 from trainer.nightly.drain import StateOpener, drain, patiently
@@ -51,7 +53,7 @@ from trainer.nightly.places import Places
 from trainer.nightly.report import write_report
 from trainer.nightly.service_watch import Service
 from trainer.nightly.settings import NightlySettings
-from trainer.nightly.snapshot import Sources, write_snapshot
+from trainer.nightly.snapshot import Sources, read_dropped, write_snapshot
 from trainer.own_process import own_memory_mb
 from trainer.recipe import Recipe, load_recipe
 from trainer.training import EpochRecord, Listener, Progress, TrainedStudent, TrainingRun
@@ -186,6 +188,7 @@ class Night:
         runs = self._places.own / "runs"
         identity = {
             "base": str(self._places.base.resolve()),
+            "base_digest": base_digest(self._places.base),
             "champion": artifact.current_version(self._places.store),
             "settings": self._settings.model_dump(mode="json"),
             "recipe": self._recipe.model_dump(mode="json"),
@@ -221,15 +224,17 @@ class Night:
             retired = patiently(state.retired).item_ids
             until = datetime.now(UTC)
             forgotten = dict(patiently(lambda: list(state.forgotten())))
+        log = EventLog(self._places.log)
         additions.keep(own / "additions", self._places.store, items)
         sources = Sources(
             base=load_dataset(self._places.base),
-            events=EventLog(self._places.log).read(),
+            events=log.read(),
             additions=additions.read(own / "additions"),
             retired=retired,
             forgotten=forgotten,
             weights=self._weights,
             champion=live,
+            removed=log.removed(None if live is None else forgotten_until(live)),
         )
         snapshot = write_snapshot(self._dataset_folder, sources, self._settings)
         if live is not None and snapshot.fresh < self._settings.least_new:
@@ -298,7 +303,8 @@ class Night:
             gone = self._result("snapshot")["gone"]
             figures: Any = (live.manifest.gate or {}).get("figures") or {}
             shares = teacher_shares({name: float(value) for name, value in figures.items()})
-            standing = champion(live, data, gone["forgotten"], gone["retired"], shares)
+            dropped = read_dropped(self._dataset_folder)
+            standing = champion(live, data, gone["forgotten"], gone["retired"], shares, dropped)
         judged = Challenger(today, candidate.teachers, self._index_recall(trained))
         verdict = judge(judged, standing, data, holdout, self._settings.gate)
         return verdict.as_dict()
@@ -426,6 +432,10 @@ def alone(places: Places) -> AbstractContextManager[None]:
 
     Raises:
         BlockingIOError: another night is going on.
+        UserError: the night's folder cannot be made.
     """
-    places.own.mkdir(parents=True, exist_ok=True)
+    try:
+        places.own.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{places.own}: cannot be made ({error.strerror}); give another --models") from error
     return durable.exclusive(places.own / "lock", wait=False)

@@ -1,13 +1,24 @@
 """The night by a schedule, for where there is no cron: one process that waits, and one for each night."""
 
+from __future__ import annotations
+
+import re
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from shared.errors import UsageError
 
+if TYPE_CHECKING:
+    from apscheduler.triggers.cron import CronTrigger
+
+WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+"""As cron counts them, from 0; 7 is Sunday again."""
+_WEEKDAY = f"[0-7]|{'|'.join(WEEKDAYS)}"
+_SOME_WEEKDAYS = re.compile(rf"(?:\*|(?P<first>{_WEEKDAY})(?:-(?P<last>{_WEEKDAY}))?)(?:/(?P<step>[1-9]\d*))?")
 STOP_SECONDS = 30.0
 """How long a night that is going on may take to end when the schedule does; it goes on with the next one."""
 
@@ -24,12 +35,8 @@ def run_by_schedule(cron: str, command: Sequence[str], say: Callable[[str], None
         UsageError: the schedule makes no sense.
     """
     from apscheduler.schedulers.background import BackgroundScheduler
-    from apscheduler.triggers.cron import CronTrigger
 
-    try:
-        trigger = CronTrigger.from_crontab(cron, timezone="UTC")
-    except ValueError as error:
-        raise UsageError(f"--cron {cron!r}: {error}; write five fields, such as '0 3 * * *'") from None
+    trigger = cron_trigger(cron)
     ending = threading.Event()
     night = _Night(command, say)
 
@@ -46,6 +53,49 @@ def run_by_schedule(cron: str, command: Sequence[str], say: Callable[[str], None
     scheduler.shutdown(wait=False)
     night.stop()
     say("stopped")
+
+
+def cron_trigger(cron: str) -> CronTrigger:
+    """When a schedule of cron fires, in UTC.
+
+    Raises:
+        UsageError: it makes no sense.
+    """
+    from apscheduler.triggers.cron import CronTrigger
+
+    try:
+        *others, weekdays = cron.split() or [""]
+        return CronTrigger.from_crontab(" ".join([*others, _named(weekdays)]), timezone="UTC")
+    except ValueError as error:
+        raise UsageError(f"--cron {cron!r}: {error}; write five fields, such as '0 3 * * *'") from None
+
+
+def _named(weekdays: str) -> str:
+    """Cron's field of weekdays by their names, because APScheduler counts them from Monday.
+
+    >>> _named("1-5,7"), _named("5-7"), _named("*/3"), _named("Sun")
+    ('mon,tue,wed,thu,fri,sun', 'fri,sat,sun', 'sun,wed,sat', 'sun')
+    """
+    days = [day for part in weekdays.lower().split(",") for day in _days(part)]
+    return ",".join(dict.fromkeys(WEEKDAYS[day % 7] for day in days))
+
+
+def _days(part: str) -> range:
+    matched = _SOME_WEEKDAYS.fullmatch(part)
+    if matched is None:
+        raise ValueError(f"{part!r} is no day of the week, 0 to 7 or {', '.join(WEEKDAYS)}, and no range of them")
+    first, last, step = (matched[name] for name in ("first", "last", "step"))
+    begin = 0 if first is None else _day(first)
+    end = _day(last) if last else 6 if step or first is None else begin
+    if end == 0 < begin:
+        end = 7
+    if end < begin:
+        raise ValueError(f"{part!r} ends before it begins")
+    return range(begin, end + 1, int(step or 1))
+
+
+def _day(said: str) -> int:
+    return WEEKDAYS.index(said) if said in WEEKDAYS else int(said)
 
 
 class _Night:

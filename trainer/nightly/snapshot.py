@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
@@ -25,6 +25,8 @@ from trainer.nightly.drift import Drift, drift
 from trainer.nightly.interactions import Interactions, Known, interactions, labels
 from trainer.nightly.settings import NightlySettings
 
+DROPPED = "dropped.parquet"
+"""Beside the directory: pairs of user and item that it lacks because somebody wanted that, for the gate."""
 NEIGHBOURS_OF_NEW = 1024
 """New items whose neighbours are searched at once."""
 
@@ -41,6 +43,7 @@ class Sources:
         forgotten: users, and until when what they did is forgotten.
         weights: of the types of events.
         champion: the live model, if there is one.
+        removed: events that the log does not have any more because somebody removed them since the champion's night.
     """
 
     base: Dataset
@@ -50,6 +53,7 @@ class Sources:
     forgotten: Mapping[str, datetime]
     weights: Mapping[str, float]
     champion: Artifact | None
+    removed: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ def write_snapshot(folder: Path, sources: Sources, settings: NightlySettings) ->
     try:
         building.mkdir()
         _write(building, pairs, _records(sources, item_ids), modalities)
+        with durable.replacing(folder.with_name(DROPPED)) as file:
+            _dropped(found, sources.removed).write_parquet(file)
         if folder.exists():
             shutil.rmtree(folder)
         building.rename(folder)
@@ -116,6 +122,17 @@ def _interactions(sources: Sources, item_ids: list[str] | None, settings: Nightl
     )
     known = Known(sources.weights, sources.forgotten, item_ids)
     return interactions(pairs, sources.events, known, settings.events)
+
+
+def read_dropped(folder: Path) -> pl.DataFrame:
+    """Pairs ``user`` and ``item`` that a snapshot lacks because of the window, or because somebody removed them."""
+    return pl.read_parquet(folder.with_name(DROPPED))
+
+
+def _dropped(found: Interactions, removed: pl.DataFrame) -> pl.DataFrame:
+    """Only what was seen and left out is here: what was lost nobody saw."""
+    taken_back = removed.select(user="user_id", item="item_id").join(found.pairs, on=["user", "item"], how="anti")
+    return pl.concat([found.expired, taken_back]).unique(maintain_order=True)
 
 
 def _item_ids(sources: Sources) -> list[str] | None:
@@ -156,8 +173,14 @@ def _fresh(pairs: pl.DataFrame, champion: Artifact | None) -> pl.Series:
 def _records(sources: Sources, item_ids: list[str]) -> list[dict[str, Any]]:
     catalogue = sources.base.catalogue or []
     known = {record["item_id"]: record for record in catalogue}
-    known |= {each.item_id: {"item_id": each.item_id, **each.metadata} for each in sources.additions}
+    known |= {each.item_id: _record(each) for each in sources.additions}
     return [known.get(item_id, {"item_id": item_id}) for item_id in item_ids]
+
+
+def _record(addition: Addition) -> dict[str, Any]:
+    """As a row of the items table: the id first, and not what the metadata may call one."""
+    rest = {name: value for name, value in addition.metadata.items() if name != "item_id"}
+    return {"item_id": addition.item_id, **rest}
 
 
 def _modalities(sources: Sources, item_ids: list[str]) -> dict[str, Modality]:
@@ -196,15 +219,14 @@ def usable(values: NDArray[np.float32], width: int) -> bool:
     return values.shape == (width,) and bool(np.isfinite(values).all()) and bool(values.any())
 
 
-def _neighbours(modality: Modality, old: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def _neighbours(modality: Modality, old: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
     """The base's neighbours in tonight's numbers; -1 for who is gone, and for new items."""
     count = len(modality.present)
     new_place = np.full(count + 1, -1, np.int32)
     new_place[old[old >= 0]] = np.flatnonzero(old >= 0)
     own = np.where((old >= 0)[:, None], modality.neighbours[old] if modality.neighbours is not None else -1, -1)
     neighbours = np.where(own >= 0, new_place[own], -1).astype(np.int32)
-    cosine = np.zeros(neighbours.shape, np.float32) if modality.cosine is None else modality.cosine[old].copy()
-    cosine[neighbours < 0] = 0
+    cosine = None if modality.cosine is None else np.where(neighbours >= 0, modality.cosine[old], np.float32(0))
     return neighbours, cosine
 
 
@@ -213,9 +235,12 @@ def _find_neighbours(
     present: NDArray[np.bool_],
     changed: NDArray[np.bool_],
     neighbours: NDArray[np.int32],
-    cosine: NDArray[np.float32],
+    cosine: NDArray[np.float32] | None,
 ) -> None:
-    """Fill in the neighbours of new items, by the cosine of their features with all others'."""
+    """Fill in the neighbours of new items, by the cosine of their features with all others'.
+
+    Where the base's neighbours have no cosines, theirs get none: some of weight 1 and some of less would be no graph.
+    """
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     units = np.divide(features, lengths, out=np.zeros_like(features), where=lengths > 0)
     wanted = min(neighbours.shape[1], int(present.sum()))
@@ -224,9 +249,11 @@ def _find_neighbours(
         some = rows[start : start + NEIGHBOURS_OF_NEW]
         cosines = np.where(present, units[some] @ units.T, -np.inf)
         best = np.argsort(-cosines, axis=1, kind="stable")[:, :wanted]
-        neighbours[some], cosine[some] = -1, 0
-        neighbours[some[:, None], np.arange(wanted)] = best
-        cosine[some[:, None], np.arange(wanted)] = np.take_along_axis(cosines, best, axis=1)
+        neighbours[some] = -1
+        neighbours[some, :wanted] = best
+        if cosine is not None:
+            cosine[some] = 0
+            cosine[some, :wanted] = np.take_along_axis(cosines, best, axis=1)
 
 
 def _write(
@@ -238,16 +265,24 @@ def _write(
         ).write_parquet(file)
     with durable.synced_file(folder / "items.jsonl") as file:
         for record in records:
-            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            # nothing but metadata can hold a lone surrogate, which is no character
+            file.write(json.dumps(record, ensure_ascii=False).encode(errors="replace") + b"\n")
     for name, modality in modalities.items():
         if modality.features is not None:
             rows = np.where(modality.present[:, None], modality.features, np.float32(np.nan))
             with durable.synced_file(folder / f"{name}_feat.npy") as file:
                 np.save(file, rows, allow_pickle=False)
-        if modality.neighbours is not None and modality.cosine is not None:
+        if modality.neighbours is not None:
             with durable.synced_file(folder / f"{name}_neighbors.npz") as file:
-                np.savez(file, neighbors=modality.neighbours, cosine=modality.cosine)
+                _save_neighbours(file, modality.neighbours, modality.cosine)
     durable.sync_directory(folder)
+
+
+def _save_neighbours(file: BinaryIO, neighbours: NDArray[np.int32], cosine: NDArray[np.float32] | None) -> None:
+    if cosine is None:
+        np.savez(file, neighbors=neighbours)
+    else:
+        np.savez(file, neighbors=neighbours, cosine=cosine)
 
 
 def write_features(folder: Path, modality: str, rows: Mapping[int, NDArray[np.float32] | None]) -> None:
@@ -267,10 +302,10 @@ def write_features(folder: Path, modality: str, rows: Mapping[int, NDArray[np.fl
         changed = np.zeros(len(features), np.bool_)
         changed[[place for place, values in rows.items() if values is not None]] = True
         with np.load(near, allow_pickle=False) as stored:
-            neighbours, cosine = stored["neighbors"].copy(), stored["cosine"].copy()
+            neighbours, cosine = stored["neighbors"], stored.get("cosine")
         _find_neighbours(np.where(present[:, None], features, 0), present, changed, neighbours, cosine)
         with durable.replacing(near) as file:
-            np.savez(file, neighbors=neighbours, cosine=cosine)
+            _save_neighbours(file, neighbours, cosine)
     with durable.replacing(folder / f"{modality}_feat.npy") as file:
         np.save(file, features, allow_pickle=False)
 

@@ -15,6 +15,9 @@ from rich.console import Console
 
 from shared.errors import UserError
 from trainer.dataset import Finding, load_dataset, render_report, validate_directory
+from trainer.student import SHARED_PART
+from trainer.training import LINEAR_TEACHER
+from trainer.views import ID_VIEW
 
 Row = dict[str, Any]
 Break = Callable[[Any, list[Row]], object]
@@ -31,6 +34,10 @@ def changed(column: str, value: object, *where: int) -> Break:
 
 def text(name: str, content: str | bytes) -> Break:
     return lambda shop, rows: shop.text(name, content)
+
+
+def features_named(modality: str) -> Break:
+    return lambda shop, rows: shop.features(name=f"{modality}_feat.npy")
 
 
 def features(change: Callable[[np.ndarray], object], dtype: str = "f4") -> Break:
@@ -533,14 +540,17 @@ FAULTS: dict[str, tuple[str, str, str, int, int | None, Break]] = {
         1,
         neighbours(lambda indices, cosine: indices.__setitem__(3, -1)),
     ),
-    "modality named id": (
-        "error",
-        "bad_modality_name",
-        "id_feat.npy",
-        1,
-        None,
-        lambda shop, rows: shop.features(name="id_feat.npy"),
-    ),
+    **{
+        f"modality named {name}": (
+            "error",
+            "bad_modality_name",
+            f"{name}_feat.npy",
+            1,
+            None,
+            features_named(name),
+        )
+        for name in (ID_VIEW, LINEAR_TEACHER, SHARED_PART)
+    },
     "modality with a dot": (
         "error",
         "bad_modality_name",

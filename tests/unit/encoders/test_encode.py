@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from shared.encoders import EncoderFolder
 from shared.encoders.folder import read_folder
-from shared.errors import UserError
+from shared.errors import UsageError, UserError
+from trainer.cli.app import app
 from trainer.cli.encoders import encode_catalogue
 from trainer.dataset import load_dataset
 from trainer.encoders import encode as encoding
@@ -90,7 +92,7 @@ def test_only_what_is_new_or_has_changed_is_encoded(catalogue: Catalogue, words:
         assert (shop / name).read_bytes() == (fresh / name).read_bytes()
 
 
-def test_another_encoder_or_damaged_features_are_encoded_anew(
+def test_another_encoder_encodes_anew_and_damaged_features_only_if_told_to(
     catalogue: Catalogue, words: EncoderFolder, store: Path, tmp_path: Path
 ) -> None:
     shop = catalogue({"item_id": "a", "title": "red mug"}, {"item_id": "b", "title": "lamp"})
@@ -103,7 +105,9 @@ def test_another_encoder_or_damaged_features_are_encoded_anew(
     content[-1] ^= 1
     (shop / "text_feat.npy").write_bytes(content)
     assert read_manifest(shop, "text") is None
-    assert encode_words(shop, other).encoded == 2
+    with pytest.raises(UserError, match="or was changed since"):
+        encode_words(shop, other)
+    assert encode_words(shop, other, overwrite=True).encoded == 2
 
 
 def test_the_manifest_says_what_was_encoded_and_with_what(catalogue: Catalogue, words: EncoderFolder) -> None:
@@ -235,6 +239,41 @@ def test_features_from_elsewhere_are_not_written_over(catalogue: Catalogue, word
     np.testing.assert_allclose(features(shop), [shares("red", "mug")])
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_features_from_elsewhere_in_the_place_of_ours_are_not_written_over(
+    catalogue: Catalogue, words: EncoderFolder, interrupted: bool
+) -> None:
+    """Nor where an earlier run did not end."""
+    shop = catalogue({"item_id": "a", "title": "red mug"})
+    encode_words(shop, words)
+    if interrupted:
+        (shop / f".text_feat.{words.digest[:16]}.journal").touch()
+    np.save(shop / "text_feat.npy", np.ones((1, 2)))
+    with pytest.raises(UserError, match="or was changed since"):
+        encode_words(shop, words)
+    np.testing.assert_array_equal(features(shop), np.ones((1, 2)))
+
+
+def test_a_run_that_ended_between_features_and_manifest_is_gone_on_with(
+    catalogue: Catalogue, words: EncoderFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    rows = [{"item_id": str(row), "title": "mug " * (row + 1)} for row in range(5)]
+    shop = catalogue(*rows)
+    with monkeypatch.context() as patch:
+        patch.setattr(encoding, "write_manifest", refuse)
+        for _ in range(2):
+            with pytest.raises(UserError, match="cannot be written"):
+                encode_words(shop, words)
+            assert features(shop).shape == (5, 5)
+    outcome = encode_words(shop, words)
+    assert (outcome.encoded, outcome.reused) == (0, 5)
+    assert read_manifest(shop, "text") is not None
+    assert not list(shop.glob(".text*"))
+
+
 def test_where_nothing_can_be_encoded_nothing_is_written(catalogue: Catalogue, colours: EncoderFolder) -> None:
     shop = catalogue({"item_id": "a", "image": "images/none.png"})
     with pytest.raises(UserError, match=r"(?s)no item has anything.*item a: is missing"):
@@ -279,6 +318,28 @@ def test_a_dataset_that_must_not_be_written_to_is_linked(
         link_dataset(shop, out, ["text", "image"])
 
 
+def test_what_is_not_encoded_anew_keeps_its_encoder_behind_a_link(
+    catalogue: Catalogue, words: EncoderFolder, colours: EncoderFolder, tmp_path: Path
+) -> None:
+    shop = catalogue(*({"item_id": str(row), "title": "mug", "image": f"images/{row}.png"} for row in range(3)))
+    for row in range(3):
+        (shop / "images" / f"{row}.png").write_bytes(saved(picture("red"), "PNG"))
+    pairs = [f"u{user},{item}" for user in range(4) for item in range(3)]
+    (shop / "interactions.csv").write_text("\n".join(["user_id,item_id", *pairs]))
+    encode_words(shop, words)
+    encode_pictures(shop, colours)
+    out = tmp_path / "elsewhere"
+    for _ in range(2):
+        link_dataset(shop, out, ["text"])
+        encode_words(shop, words, out)
+        assert load_dataset(out).encoders.keys() == {"image", "text"}
+    assert encoder_path(out, "image").is_symlink()
+    link_dataset(shop, out, ["text", "image"])
+    encode_pictures(shop, colours, out)
+    assert not encoder_path(out, "image").is_symlink()
+    assert load_dataset(out).encoders.keys() == load_dataset(shop).encoders.keys() == {"image", "text"}
+
+
 def test_encoders_are_known_only_while_the_features_are_theirs(catalogue: Catalogue, words: EncoderFolder) -> None:
     shop = catalogue(*({"item_id": str(row), "title": "mug"} for row in range(3)))
     pairs = [f"u{user},{item}" for user in range(4) for item in range(3)]
@@ -306,6 +367,30 @@ def test_the_columns_that_words_came_from_are_kept_and_read_again(
         assert kept.spec.columns == read_manifest(shop, "text").fields == ("kind", "Title")
         assert kept.digest == words.digest, "the same words still give the same vectors"
         assert kept.spec.signature != words.spec.signature
+
+
+def test_columns_that_somebody_names_are_there_or_the_command_says_which_is_not(
+    catalogue: Catalogue, words: EncoderFolder, colours: EncoderFolder, store: Path
+) -> None:
+    shop = catalogue({"item_id": "a", "title": "red", "kind": "mug", "photo": "images/a.png"})
+    (shop / "images" / "a.png").write_bytes(saved(picture("red"), "PNG"))
+
+    def encode(*words: str) -> BaseException | None:
+        return CliRunner().invoke(app, ["encode", str(shop), "--store", str(store), *words]).exception
+
+    for option, known in (("--text-columns", "title"), ("--image-columns", "photo")):
+        error = encode(option, f"{known},colour")
+        assert isinstance(error, UserError)
+        assert f"{option}: the items table has no column colour; it has item_id, kind, photo, title" in str(error)
+        assert not list(shop.glob("*_feat*")), "nothing is encoded before all columns are known"
+        error = encode(option, " ,")
+        assert isinstance(error, UsageError)
+        assert f"{option} names no column" in str(error)
+    fitted = CliRunner().invoke(app, ["encoders", "fit", "image", str(shop), "--image-columns", "photo,cover"])
+    assert "no column cover with pictures" in str(fitted.exception)
+    assert encode("--text-columns", " Title , kind,", "--image-columns", "photo") is None
+    np.testing.assert_allclose(features(shop), [shares("red", "[UNK]", "mug")], atol=1e-6)
+    assert read_manifest(shop, "image").fields == ("photo",)
 
 
 def test_a_description_that_comes_later_is_read_as_well(

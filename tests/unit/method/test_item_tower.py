@@ -225,6 +225,18 @@ def test_items_that_are_all_alike_are_no_fault_of_the_network(small_dataset: Dat
     assert item_tower_attachments(dataset, MODALITIES, *decomposed(dataset))
 
 
+@pytest.mark.parametrize("given", [["image"], MODALITIES])
+def test_a_modality_that_says_the_same_of_every_item_does_no_harm(small_dataset: Dataset, given: list[str]) -> None:
+    """One brand, or one picture for want of others: nothing is left of the features once they are centred."""
+    same = Modality("image", np.ones((40, 1), np.float32), np.ones(40, np.bool_), None, None)
+    dataset = replace(small_dataset, modalities=small_dataset.modalities | {"image": same})
+    assert item_tower_attachments(dataset, given, *decomposed(dataset))
+    tower = fit_item_tower(dataset, given, *decomposed(dataset))
+    assert tower is not None
+    assert tower.description.explained["image"] == pytest.approx(0, abs=0.1)
+    assert np.isfinite(tower.weights).all()
+
+
 def test_no_stretch_hides_more_warm_items_than_it_may(small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """With one place in the list, counted by hand for the factor that was chosen and for the next one."""
     monkeypatch.setattr(item_tower, "CUTOFF", 1)

@@ -50,7 +50,8 @@ def tonight(places: Places, *items: LiveItem) -> list[str]:
     """A night's snapshot with some items put; its item ids."""
     additions.keep(places.additions, places.store, items)
     put = additions.read(places.additions)
-    sources = Sources(load_dataset(places.base), pl.DataFrame(schema=SCHEMA), put, [], {}, {"view": 1.0}, None)
+    events = pl.DataFrame(schema=SCHEMA)
+    sources = Sources(load_dataset(places.base), events, put, [], {}, {"view": 1.0}, None, events)
     write_snapshot(places.tonight, sources, NightlySettings())
     return load_dataset(places.tonight).item_ids
 
@@ -95,6 +96,30 @@ def test_a_picture_that_cannot_be_read_is_named_and_counts_as_missing(places: Pl
     data = load_dataset(places.tonight)
     assert not data.modalities["image"].present[4]
     assert data.modalities["text"].present[4]
+
+
+def test_an_item_of_the_base_keeps_the_features_that_a_put_says_nothing_of(places: Places) -> None:
+    """A new price, a new title, a picture that cannot be read: tonight and in all nights to come."""
+    before = {name: each.features for name, each in load_dataset(places.base).modalities.items()}
+    put = [
+        LiveItem("i1", {"price": 3}),
+        LiveItem("i2", {"title": "blue"}),
+        LiveItem("i3", {"title": "blue lamp"}, picture=jpeg("blue")[:200]),
+    ]
+    for items in (put, []):
+        done = encode_new(places, ["image", "text"], tonight(places, *items))
+        assert set(done.faults) == ({"i3"} if items else set())
+        data = load_dataset(places.tonight)
+        assert data.modalities["image"].features.tolist() == before["image"].tolist()
+        assert np.delete(data.modalities["text"].features, 2, axis=0).tolist() == before["text"][[0, 1, 3]].tolist()
+        assert data.modalities["text"].features[2].tolist() == [float(word == "blue") for word in WORDS]
+
+
+def test_what_another_encoder_made_goes_where_the_bases_own_makes_nothing(places: Places) -> None:
+    by_service = np.array([0, 0, 0, 0, 1], np.float32)
+    ids = tonight(places, LiveItem("new", {"price": 3}, encoded={"text": Encoded("older@1", by_service)}))
+    encode_new(places, ["text"], ids)
+    assert not load_dataset(places.tonight).modalities["text"].present[4]
 
 
 def test_new_items_get_neighbours_where_the_base_has_them(places: Places) -> None:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from tests.unit.nightly.conftest import Nights
@@ -124,6 +125,23 @@ def test_what_rightly_went_is_not_missed(nights: Nights) -> None:
     assert missed.pairs_kept < missed.pairs_total
     rightly = champion(nights.champion, smaller, gone_users=nights.today.user_ids[:31], gone_items=["no such item"])
     assert rightly.pairs_kept == rightly.pairs_total == missed.pairs_kept
+
+
+def test_what_was_left_out_on_purpose_is_not_missed_and_what_was_lost_is(nights: Nights) -> None:
+    """Half of the users' pairs were dropped, and of the others' a tenth is lost besides."""
+    own = nights.champion
+    takers = np.repeat(np.arange(len(own.users)), np.diff(own.train_indptr))
+    known = zip(takers, own.train_indices, strict=True)
+    pairs = [(own.users.outside(user), own.items.outside(item)) for user, item in known]
+    dropped, others = pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]
+    gone = {*dropped, *others[::10]}
+    ids = zip(nights.today.users, nights.today.items, strict=True)
+    there = [(nights.today.user_ids[user], nights.today.item_ids[item]) not in gone for user, item in ids]
+    smaller = nights.today.where(np.array(there))
+    named = pl.DataFrame([*dropped, ("nobody", "nothing")], schema=["user", "item"], orient="row")
+    found = champion(own, smaller, dropped=named)
+    assert (found.pairs_total, found.pairs_kept) == (len(others), len(others) - len(others[::10]))
+    assert champion(own, smaller).pairs_total == len(pairs)
 
 
 def test_the_champion_folds_in_whom_it_does_not_know(nights: Nights) -> None:
