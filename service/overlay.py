@@ -106,7 +106,7 @@ class Overlay:
             self._on_call(operation, outcome, time.perf_counter() - started)
 
     def since(self, user_ids: Sequence[str]) -> tuple[list[SinceTraining], bool]:
-        """What users did since the training, in one round trip, and whether that is all of it.
+        """What users did since the training, in few round trips, and whether that is all of it.
 
         Where Redis does not answer it is not: then there is nothing but who was forgotten.
         """
