@@ -215,7 +215,7 @@ function limit(attributes, wanted, refresh) {
   };
   most.addEventListener("change", changed);
   name.addEventListener("change", changed);
-  return h("fieldset", { class: "field" }, h("legend", {}, "At most, of one"), h("span", { class: "pair" }, most, name));
+  return h("fieldset", { class: "field limit" }, h("legend", {}, "At most, of one"), h("span", { class: "pair" }, most, name));
 }
 
 /** One scale for all bars of a list, with room for what pulls down. */
