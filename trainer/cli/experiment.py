@@ -50,11 +50,15 @@ def _register(name: str) -> None:
             typer.Option("--set", metavar="KEY=VALUE", help="Set one value of the recipe; repeatable."),
         ] = None,
         seeds: Annotated[int, typer.Option(min=1, help="Training seeds 0, 1, ...; error bars from 2 on.")] = 1,
+        only: Annotated[
+            list[str] | None,
+            typer.Option(metavar="NAME", help="Do but this training of it, such as student or full; repeatable."),
+        ] = None,
         jobs: Annotated[int, typer.Option(min=1, help="Trainings at once; they share the cores.")] = 1,
         device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
         json_: output.JsonOption = False,
     ) -> None:
-        _conduct(name, dataset, out, recipe, set_ or [], seeds, jobs, device, as_json=json_)
+        _conduct(name, dataset, out, recipe, set_ or [], seeds, only or [], jobs, device, as_json=json_)
 
 
 for _name in EXPERIMENTS:
@@ -89,6 +93,7 @@ def _conduct(
     recipe: str,
     overrides: list[str],
     seeds: int,
+    only: list[str],
     jobs: int,
     device: str,
     *,
@@ -113,8 +118,8 @@ def _conduct(
     with output.reading(directory) as progress:
         data = load_dataset(directory, progress=progress)
     with _shown_progress() as watch:
-        findings = conduct(definition, Setting(directory, data, chosen, seeds, out, where, jobs), watch)
-    request = Request(definition, data, recipe, overrides, chosen, seeds, out)
+        findings = conduct(definition, Setting(directory, data, chosen, seeds, out, where, jobs, only), watch)
+    request = Request(definition, data, recipe, overrides, chosen, seeds, out, only)
     files = write_files(request, findings)
     _print_findings(request, findings, files, as_json=as_json)
 

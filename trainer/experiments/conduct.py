@@ -47,6 +47,7 @@ class Setting:
         seeds: each training is done with seeds 0, 1, ... below it.
         out: folder that the trainings are kept in.
         jobs: how many trainings go on at once, each in a process of its own; they share the cores.
+        only: the names of the trainings that are wanted; all, if there is none.
     """
 
     directory: Path
@@ -56,6 +57,7 @@ class Setting:
     out: Path
     device: torch.device
     jobs: int = 1
+    only: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,10 @@ def conduct(experiment: Experiment, setting: Setting, watch: Watch) -> Findings:
     """Do the trainings that are not done yet, and take the rows of all.
 
     Raises:
-        UserError: the dataset or the recipe does not allow the experiment, or a training failed; those that were
-            finished are kept.
+        UserError: the dataset or the recipe does not allow the experiment, it has no training of a name that is wanted,
+            or a training failed; those that were finished are kept.
     """
-    plan = experiment.plan(setting.recipe, setting.dataset)
+    plan = experiment.plan(setting.recipe, setting.dataset).only(setting.only)
     trainings = [(trial, seed) for trial in plan.trials for seed in range(setting.seeds)]
     if setting.jobs > 1:
         _train_side_by_side(trainings, setting, watch)

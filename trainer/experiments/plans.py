@@ -4,14 +4,14 @@ Metrics without a split, such as ``recall@20``, are test figures of the exported
 epoch; ``alone_recall@20`` is the student's own, before it was joined with the linear teacher.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from shared.errors import UserError
+from shared.errors import UsageError, UserError
 from trainer.dataset import TEST, TRAIN, Dataset, Modality
 from trainer.evaluation import Holdout, evaluate
 from trainer.experiments.corruption import Corruption
@@ -60,6 +60,10 @@ class Trial:
         """For people who wait for it."""
         return ", ".join(self.labels.values())
 
+    def goes_by(self, name: str) -> bool:
+        """Whether that is its name, or one of its labels."""
+        return name == self.name or name in self.labels.values()
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -67,6 +71,22 @@ class Plan:
 
     trials: list[Trial]
     remarks: list[str]
+
+    def only(self, names: Sequence[str]) -> "Plan":
+        """The trainings of these names alone; all, if there is no name.
+
+        Raises:
+            UsageError: no training goes by one of them.
+        """
+        for name in names:
+            if not any(trial.goes_by(name) for trial in self.trials):
+                known = "; ".join(dict.fromkeys(trial.name for trial in self.trials))
+                raise UsageError(f"--only {name}: this experiment has no such training; it has: {known}")
+        if not names:
+            return self
+        kept = [trial for trial in self.trials if any(trial.goes_by(name) for name in names)]
+        left_out = "; ".join(dict.fromkeys(trial.name for trial in self.trials if trial not in kept))
+        return Plan(kept, [*self.remarks, *([f"Left out on demand: {left_out}."] if left_out else [])])
 
 
 @dataclass(frozen=True)

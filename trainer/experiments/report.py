@@ -30,6 +30,7 @@ class Request:
         overrides: ``key=value`` each.
         recipe: what the two amount to.
         out: folder that the files go to.
+        only: the names of the trainings that are wanted; all, if there is none.
     """
 
     experiment: Experiment
@@ -39,6 +40,7 @@ class Request:
     recipe: Recipe
     seeds: int
     out: Path
+    only: Sequence[str] = ()
 
     @property
     def command(self) -> str:
@@ -47,6 +49,8 @@ class Request:
         words += ["--recipe", _name(self.recipe_name)]
         for override in self.overrides:
             words += ["--set", override]
+        for wanted in self.only:
+            words += ["--only", wanted]
         return shlex.join([*words, *(["--seeds", str(self.seeds)] if self.seeds > 1 else [])])
 
 

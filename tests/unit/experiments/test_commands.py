@@ -92,6 +92,20 @@ def test_main_reports_every_seed_and_its_mean(shop: Path, out: Path) -> None:
     assert Path(document["files"]["csv"]) == out / "main.csv"
 
 
+def test_a_training_that_is_wanted_alone_is_done_alone(shop: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "shop"
+    conduct("main", shop, alone, "--only", "student")
+    assert "student" in {row["model"] for row in rows(alone, "main")}
+    assert "LightGCN" not in {row["model"] for row in rows(alone, "main")}
+    text = check_files(alone, "main")
+    assert "--only student`" in text
+    assert "Left out on demand: LightGCN." in text
+    conduct("ablation", shop, alone, "--only", "without gates")
+    assert [row["variant"] for row in rows(alone, "ablation")] == ["without gates"]
+    with pytest.raises(UsageError, match=r"--only teacher: .* it has: student; LightGCN"):
+        conduct("main", shop, alone, "--only", "teacher")
+
+
 def test_trainings_side_by_side_give_what_one_after_another_gives(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
