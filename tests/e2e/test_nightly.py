@@ -299,7 +299,7 @@ def test_training_stops_in_time_to_be_judged(opened: Opened, tmp_path: Path) -> 
     store = opened.copy(tmp_path)
     send(store, opened.shop.later)
     long = SETTINGS["train"] | {"set": ["epochs=5000", "patience=5000"], "warm_epochs": 5000}
-    ended = night(opened.shop.base, store, settings_file(tmp_path, train=long, minutes=0.25))
+    ended = night(opened.shop.base, store, settings_file(tmp_path, train=long, minutes=0.5))
     assert ended in (Outcome.PROMOTED, Outcome.REFUSED)
     assert 0 < report(store)["training"]["epochs"] < 5000
     assert report(store)["gate"]["verdict"] in ("promoted", "refused", "undecided")
