@@ -35,7 +35,7 @@ class Content:
         for name, width in self.tower.modalities.items():
             made = item.encoded.get(name)
             values = item.features.get(name)
-            if values is None and made is not None and made.encoder == self.name(name):
+            if values is None and made is not None and made.encoder == self.encoder_name(name):
                 values = made.values
             if values is not None and len(values) == width:
                 found[name] = values
@@ -46,7 +46,8 @@ class Content:
         return [
             name
             for name in self._usable()
-            if name not in item.features and (name not in item.encoded or item.encoded[name].encoder != self.name(name))
+            if name not in item.features
+            and (name not in item.encoded or item.encoded[name].encoder != self.encoder_name(name))
         ]
 
     def encoded(self, item: LiveItem, modality: str) -> Encoded:
@@ -57,9 +58,9 @@ class Content:
             UserError: the encoder fails.
         """
         values = self._usable()[modality].encode_item(RawItem(item.metadata, lambda: item.picture))
-        return Encoded(self.name(modality), values)
+        return Encoded(self.encoder_name(modality), values)
 
-    def name(self, modality: str) -> str:
+    def encoder_name(self, modality: str) -> str:
         """The name of a modality's encoder, with its revision; empty where there is none."""
         encoder = self._open().get(modality)
         return "" if encoder is None else encoder.spec.signature

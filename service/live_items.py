@@ -130,5 +130,5 @@ def _encoded(state: LiveItems, engine: Engine, item: LiveItem, modalities: Seque
             encoded[name] = engine.content.encoded(whole, name)
         except UserError as error:
             _log.error("%s of item %s is not encoded anew: %s", name, item.item_id, error)
-            encoded[name] = Encoded(engine.content.name(name), None)
+            encoded[name] = Encoded(engine.content.encoder_name(name), None)
     return replace(item, encoded=encoded)

@@ -42,9 +42,9 @@ class ModelMirror:
         """Fetch what is live there, if it is not here; a failure is told once and kept in ``problem``."""
         try:
             self._store.pull()
-        except Exception as error:  # whatever is wrong with fetching, looking goes on
+        except UserError as error:
             if str(error) != self.problem:
-                _log.error("models cannot be fetched: %s", error, exc_info=not isinstance(error, UserError))
+                _log.error("models cannot be fetched: %s", error)
             self.problem = str(error)
         else:
             self.problem = None
