@@ -69,6 +69,12 @@ class Recipe(BaseModel):
     linear_candidates: int = Field(2048, ge=2, description="items drawn a step that it ranks")
     linear_ridge: float = Field(400.0, gt=0, description="L2 weight of its regression")
     linear_content: float = Field(13.0, ge=0, description="weight of the item-item graphs in its regression")
+    students: int = Field(
+        1,
+        ge=1,
+        description="students, trained one after another from chance each and joined in the exported embeddings; one "
+        "where nothing is joined",
+    )
     consolidated_width: int = Field(
         256, ge=0, description="width of the exported embeddings, joined with the linear teacher; 0 exports the student"
     )

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from shared import durable
 from shared.errors import UserError
 from trainer import checkpoint
-from trainer.consolidation import can_decompose, consolidate, joined_parts
+from trainer.consolidation import StudentTables, can_decompose, consolidate, joined_parts, side_by_side
 from trainer.dataset import TEST, TRAIN, VALIDATION, Dataset
 from trainer.distill import LOSS_TERMS, Distillation
 from trainer.evaluation import Holdout, evaluate, evaluate_scores
-from trainer.inputs import Stage, hide_content, prepare_inputs
+from trainer.inputs import Stage, TrainingInputs, hide_content, prepare_inputs
 from trainer.linear_teacher import LinearTeacher
 from trainer.recipe import Recipe
 from trainer.sampler import TripletSampler, epoch_generator
@@ -90,8 +90,11 @@ class TrainedStudent:
         user_parts: what the user embeddings are the sum of, (users, width) each: Eq. 21's terms, and the linear
             teacher's where it was joined.
         teachers: each teacher's validation and test metrics at its own best epoch.
-        alone: the student's metrics at that epoch before it was joined with the linear teacher.
-        missing: test metrics of the student alone by the share of items without content, where that was asked for.
+        alone: the student's metrics at that epoch before it was joined with the linear teacher; of several students
+            side by side.
+        best_epoch: of the first student; likewise ``epochs``, those that it was trained for.
+        missing: test metrics of the first student alone by the share of items without content, where that was asked
+            for.
     """
 
     user_embeddings: NDArray[np.float32]
@@ -116,7 +119,11 @@ class Listener:
 
 
 class TrainingRun:
-    """A run in a working folder; an unfinished one in that folder is taken up where it stopped."""
+    """A run in a working folder; an unfinished one in that folder is taken up where it stopped.
+
+    Where the recipe wants several students, the run's own is the first, and ``finish`` trains the others after it, each
+    as a run of its own in a folder below.
+    """
 
     def __init__(
         self,
@@ -127,24 +134,27 @@ class TrainingRun:
         device: torch.device,
         listener: Listener | None = None,
         warm_start: WarmStart | None = None,
+        inputs: TrainingInputs | None = None,
     ) -> None:
         """Prepare everything, and take up what the folder has.
 
         Args:
             dataset: to learn from.
             recipe: how.
-            seed: of initialisation and sampling.
+            seed: of initialisation and sampling; of n students the k-th, from 0, has n times the seed plus k.
             folder: where checkpoints and ``metrics.jsonl`` go.
             device: where to compute.
             listener: told how far it is.
             warm_start: an earlier model to begin from instead of from chance or the linear teacher; it has to be the
                 same one whenever the run is taken up.
+            inputs: of this dataset and recipe, where they have been prepared already.
         """
+        self._dataset = dataset
         self._recipe = recipe
-        self._seed = seed
+        self._seed = seed * recipe.students
         self._folder = folder
         self._listener = listener or Listener()
-        inputs = prepare_inputs(dataset, recipe, device, self._listener.stage)
+        inputs = inputs or prepare_inputs(dataset, recipe, device, self._listener.stage)
         self._device = device
         self._users = len(dataset.user_ids)
         chances = dataset.relative_weights(TRAIN) if recipe.draw_by_weight else None
@@ -152,7 +162,7 @@ class TrainingRun:
         self._validation = Holdout(inputs.interactions, dataset.interactions(VALIDATION))
         self._test = Holdout(inputs.interactions, dataset.interactions(TEST))
         self._require_enough_data(dataset.name)
-        self._model = Distillation(inputs, recipe, seed)
+        self._model = Distillation(inputs, recipe, self._seed)
         self._inputs = inputs
         self._linear = inputs.linear
         self.progress = Progress()
@@ -162,20 +172,23 @@ class TrainingRun:
         else:
             (folder / METRICS_FILE).unlink(missing_ok=True)
             if warm_start is None:
-                self._model.start_from_linear_teacher(seed)
+                self._model.start_from_linear_teacher(self._seed)
             else:
                 warm_start.begin(self._model, inputs, dataset)
 
     def finish(self, may_go_on: Callable[[], bool] = lambda: True) -> TrainedStudent:
-        """Train as ``train`` does, and judge the best epoch on the test split."""
+        """Train as ``train`` does, then the other students, and judge what they are at their best on the test split.
+
+        Another student is begun only while ``may_go_on``, and does not count if that stopped it too early.
+        """
         self.train(may_go_on)
-        return self._best_student()
+        return self._best_student(self._other_students(may_go_on))
 
     def train(self, may_go_on: Callable[[], bool] = lambda: True) -> None:
         """Train until early stopping, the recipe's last epoch, or no more may be begun; one epoch is run always."""
         if self._linear is not None and not self.progress.epoch:
             self._judge_linear_teacher(self._linear)
-        while self.progress.epoch < self._recipe.epochs and not self._is_out_of_patience():
+        while not self._is_over():
             if self.progress.epoch and not may_go_on():
                 break
             self._run_epoch()
@@ -184,7 +197,7 @@ class TrainingRun:
     def with_content_missing(self) -> dict[str, Metrics]:
         """Test metrics of the finished student by the share of items whose content is hidden, of each modality others.
 
-        The student alone, not joined with the linear teacher; nothing where there is no content.
+        The first student alone, not joined with others or the linear teacher; nothing where there is no content.
         """
         if not self._inputs.modalities:
             return {}
@@ -205,8 +218,26 @@ class TrainingRun:
         return self._linear
 
     def for_warm_start(self, dataset: Dataset) -> WarmStart:
-        """What a later run can begin from: the model of the best epoch, once the run is finished."""
+        """What a later run's first student can begin from: the model of the best epoch, once the run is finished."""
         return WarmStart.of(self._model, self._inputs, dataset)
+
+    def _other_students(self, may_go_on: Callable[[], bool]) -> list[StudentTables]:
+        others: list[StudentTables] = []
+        if not self._is_joined:
+            return others
+        recipe = self._recipe.model_copy(update={"students": 1})
+        for place in range(1, self._recipe.students):
+            if not may_go_on():
+                break
+            self._listener.stage(f"student {place + 1} of {self._recipe.students}")
+            folder = self._folder / f"student-{place + 1}"
+            run = TrainingRun(
+                self._dataset, recipe, self._seed + place, folder, self._device, self._listener, inputs=self._inputs
+            )
+            run.train(may_go_on)
+            if run._is_over():
+                others.append(run._best_tables())
+        return others
 
     @stopwatch("linear teacher's figures")
     def _judge_linear_teacher(self, teacher: LinearTeacher) -> None:
@@ -270,23 +301,33 @@ class TrainingRun:
                 }
         return validated
 
-    def _is_out_of_patience(self) -> bool:
-        return self.progress.epoch - self.progress.best_epoch >= self._recipe.patience
+    def _is_over(self) -> bool:
+        out_of_patience = self.progress.epoch - self.progress.best_epoch >= self._recipe.patience
+        return out_of_patience or self.progress.epoch >= self._recipe.epochs
 
-    def _best_student(self) -> TrainedStudent:
+    def _best_tables(self) -> StudentTables:
+        """The student of the best epoch, which is the model's from now on."""
         best = checkpoint.load(self._folder / BEST_FILE)
         self._model.student.load_state_dict(best["student"])
         self._model.teachers.load_state_dict(best["teachers"])
+        return StudentTables(self._model.student_embeddings(), self._model.user_parts())
+
+    def _best_student(self, others: list[StudentTables]) -> TrainedStudent:
+        own = self._best_tables()
         if not self.progress.teachers.keys() - {LINEAR_TEACHER}:
             self._judge_teachers()
-        student = self._model.student_embeddings()
-        alone = {"validation": self.progress.validation, "test": evaluate(student, self._test)}
-        embeddings, validation = self._consolidated(student)
+        students = side_by_side([own, *others], self._users) if others else own
+        student = students.embeddings
+        alone = {
+            "validation": evaluate(student, self._validation) if others else self.progress.validation,
+            "test": evaluate(student, self._test),
+        }
+        embeddings, validation = self._consolidated(student, alone["validation"])
         exported = embeddings.cpu().numpy()
         return TrainedStudent(
             user_embeddings=exported[: self._users],
             item_embeddings=exported[self._users :],
-            user_parts=self._user_parts(student, embeddings),
+            user_parts=self._user_parts(students, embeddings),
             validation=validation,
             test=alone["test"] if embeddings is student else evaluate(embeddings, self._test),
             teachers=self.progress.teachers,
@@ -295,25 +336,31 @@ class TrainingRun:
             epochs=self.progress.epoch,
         )
 
-    def _consolidated(self, student: torch.Tensor) -> tuple[torch.Tensor, Metrics]:
+    @property
+    def _is_joined(self) -> bool:
+        """Whether students are joined with each other and the linear teacher in the end."""
+        width = self._recipe.consolidated_width
+        return self._linear is not None and width > 0 and can_decompose(self._linear, self._users)
+
+    def _consolidated(self, student: torch.Tensor, alone: Metrics) -> tuple[torch.Tensor, Metrics]:
         """The embeddings to export and their validation metrics: joined with the linear teacher if that is better.
 
         Without a linear teacher, or with too many users and items (``can_decompose``), the student as it is.
-        """
-        width = self._recipe.consolidated_width
-        if self._linear is None or width == 0 or not can_decompose(self._linear, self._users):
-            return student, self.progress.validation
-        self._listener.stage("consolidated embeddings")
-        joined = consolidate(
-            student, self._linear, self._validation, width, self._recipe.consolidation_focus, self._seed
-        )
-        validation = evaluate(joined, self._validation)
-        if validation[SELECTION_METRIC] > self.progress.validation[SELECTION_METRIC]:
-            return joined, validation
-        return student, self.progress.validation
 
-    def _user_parts(self, student: torch.Tensor, exported: torch.Tensor) -> dict[str, NDArray[np.float32]]:
-        parts = self._model.user_parts()
+        Args:
+            student: its embeddings.
+            alone: its validation metrics.
+        """
+        if self._linear is None or not self._is_joined:
+            return student, alone
+        self._listener.stage("consolidated embeddings")
+        width, focus = self._recipe.consolidated_width, self._recipe.consolidation_focus
+        joined = consolidate(student, self._linear, self._validation, width, focus, self._seed)
+        validation = evaluate(joined, self._validation)
+        return (joined, validation) if validation[SELECTION_METRIC] > alone[SELECTION_METRIC] else (student, alone)
+
+    def _user_parts(self, students: StudentTables, exported: torch.Tensor) -> dict[str, NDArray[np.float32]]:
+        parts, student = students.user_parts, students.embeddings
         if exported is not student:
             parts = joined_parts(parts, student[self._users :], exported[self._users :])
             parts[LINEAR_TEACHER] = exported[: self._users] - torch.stack(list(parts.values())).sum(dim=0)
@@ -359,6 +406,12 @@ class TrainingRun:
                 f"dataset {name}: no user has both training and validation interactions, so the best epoch cannot "
                 "be chosen; use --split random or --split global_time, or label some interactions with x_label 1"
             )
+
+
+def forget_checkpoints(folder: Path) -> None:
+    """A run in that folder begins anew: what it and its other students would go on from is removed."""
+    for path in folder.rglob(CHECKPOINT_FILE):
+        path.unlink()
 
 
 def peak_memory_mb() -> float:

@@ -326,7 +326,7 @@ def _try_point(
     settings = {key: _suggest(trial, key, values) for key, values in search.space.items()}
     trial.set_user_attr("settings", settings)
     shutil.rmtree(folder, ignore_errors=True)  # of a trial that was killed
-    recipe = search.recipe(settings).model_copy(update={"epochs": search.epochs})
+    recipe = search.recipe(settings).model_copy(update={"epochs": search.epochs, "students": 1})
 
     def on_epoch(record: EpochRecord, progress: Progress) -> None:
         trial.report(record.student[SELECTION_METRIC], record.epoch)

@@ -132,20 +132,20 @@ def train_and_publish(
     """Train with progress bars and publish; returns the student, its version and the run's folder."""
     from trainer.device import choose_device
     from trainer.export import publish
-    from trainer.training import CHECKPOINT_FILE, TrainingRun
+    from trainer.training import TrainingRun, forget_checkpoints
 
     where = choose_device(device)
     folder = out / ".runs" / _run_name(data, recipe, seed)
     with _alone_in(folder), _shown_progress(recipe) as listener:
         if fresh:
-            (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+            forget_checkpoints(folder)
         run = TrainingRun(data, recipe, seed, folder, where, listener)
         if run.progress.epoch:
             output.say(f"resuming {folder.name} after epoch {run.progress.epoch}")
         trained = run.finish()
         trained = replace(trained, missing=run.with_content_missing())
         version = publish(out, data, recipe, seed, trained, activate=activate)
-        (folder / CHECKPOINT_FILE).unlink()
+        forget_checkpoints(folder)
     return trained, version, folder
 
 

@@ -27,7 +27,15 @@ from trainer.dataset import Dataset
 from trainer.device import usable_cores
 from trainer.own_process import own_memory_mb
 from trainer.recipe import Recipe
-from trainer.training import BEST_FILE, CHECKPOINT_FILE, METRICS_FILE, Listener, Metrics, TrainedStudent, TrainingRun
+from trainer.training import (
+    BEST_FILE,
+    METRICS_FILE,
+    Listener,
+    Metrics,
+    TrainedStudent,
+    TrainingRun,
+    forget_checkpoints,
+)
 
 RUNS_FOLDER = ".runs"
 RESULT_FILE = "result.json"
@@ -49,7 +57,7 @@ class Result:
         seconds: of the whole training, preparation included.
         peak_memory_mb: highest resident memory of the process that finished the training.
         peak_device_memory_mb: highest memory taken on the GPU; None on a CPU.
-        student_parameters: trained in the student; likewise the teachers'.
+        student_parameters: trained in the student, or in all of them; likewise the teachers'.
         served_parameters: numbers in the exported embeddings.
         machine: that it was trained on.
     """
@@ -91,11 +99,9 @@ def train_once(
             return load_result(folder)
         started = time.perf_counter()
         run = TrainingRun(dataset, recipe, seed, folder, device, listener)
-        earlier_epochs = run.progress.epoch
+        earlier = sum(sum(record["seconds"].values()) for record in _records(folder))
         trained = run.finish()
-        records = [json.loads(line) for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
-        earlier = sum(sum(record["seconds"].values()) for record in records[:earlier_epochs])
-        result = _result(folder, trained, records, earlier + time.perf_counter() - started, device)
+        result = _result(folder, trained, _records(folder), earlier + time.perf_counter() - started, device)
         _remember(folder, trained, recipe, seed, result)
     return result
 
@@ -138,7 +144,7 @@ def _counted(count: int, thing: str) -> str:
 def _result(
     folder: Path, trained: TrainedStudent, records: list[dict[str, Any]], seconds: float, device: torch.device
 ) -> Result:
-    weights = checkpoint.load(folder / BEST_FILE)
+    weights = [checkpoint.load(path) for path in folder.rglob(BEST_FILE)]
     on_device = [record["peak_device_memory_mb"] for record in records]
     return Result(
         validation=trained.validation,
@@ -151,8 +157,8 @@ def _result(
         seconds=seconds,
         peak_memory_mb=own_memory_mb(peak=True),
         peak_device_memory_mb=max(on_device) if device.type == "cuda" else None,
-        student_parameters=sum(table.numel() for table in weights["student"].values()),
-        teacher_parameters=sum(table.numel() for table in weights["teachers"].values()),
+        student_parameters=sum(table.numel() for each in weights for table in each["student"].values()),
+        teacher_parameters=sum(table.numel() for each in weights for table in each["teachers"].values()),
         served_parameters=trained.user_embeddings.size + trained.item_embeddings.size,
         machine=describe_machine(device),
     )
@@ -166,7 +172,16 @@ def _remember(folder: Path, trained: TrainedStudent, recipe: Recipe, seed: int, 
     document = {"recipe": recipe.model_dump(mode="json"), "seed": seed, "result": asdict(result)}
     with durable.replacing(folder / RESULT_FILE) as file:
         file.write(json.dumps(document, indent=2).encode())
-    (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    forget_checkpoints(folder)
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    """All epochs so far, of all students."""
+    return [
+        json.loads(line)
+        for path in sorted(folder.rglob(METRICS_FILE))
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
 
 
 @contextmanager

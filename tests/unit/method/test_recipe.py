@@ -50,7 +50,7 @@ def test_a_file_works_and_a_broken_one_is_named(tmp_path: Path) -> None:
 
 
 def test_a_recipe_builds_on_another(tmp_path: Path) -> None:
-    assert load_recipe("best") == load_recipe("baby", ["width=128"])
+    assert load_recipe("best") == load_recipe("baby", ["students=3"])
     mine, over_mine = tmp_path / "mine.yaml", tmp_path / "over-mine.yaml"
     mine.write_text("base: baby\nepochs: 7\n")
     over_mine.write_text("base: mine.yaml\nepochs: 9\nwidth: 16\n")
