@@ -122,7 +122,7 @@ class TrainingRun:
     """A run in a working folder; an unfinished one in that folder is taken up where it stopped.
 
     Where the recipe wants several students, the run's own is the first, and ``finish`` trains the others after it, each
-    as a run of its own in a folder below.
+    as a run of its own in a folder below, which begins as the first one did.
     """
 
     def __init__(
@@ -145,12 +145,13 @@ class TrainingRun:
             folder: where checkpoints and ``metrics.jsonl`` go.
             device: where to compute.
             listener: told how far it is.
-            warm_start: an earlier model to begin from instead of from chance or the linear teacher; it has to be the
-                same one whenever the run is taken up.
+            warm_start: an earlier model that every student begins from, instead of from chance or the linear teacher;
+                it has to be the same one whenever the run is taken up.
             inputs: of this dataset and recipe, where they have been prepared already.
         """
         self._dataset = dataset
         self._recipe = recipe
+        self._warm_start = warm_start
         self._seed = seed * recipe.students
         self._folder = folder
         self._listener = listener or Listener()
@@ -232,7 +233,14 @@ class TrainingRun:
             self._listener.stage(f"student {place + 1} of {self._recipe.students}")
             folder = self._folder / f"student-{place + 1}"
             run = TrainingRun(
-                self._dataset, recipe, self._seed + place, folder, self._device, self._listener, inputs=self._inputs
+                self._dataset,
+                recipe,
+                self._seed + place,
+                folder,
+                self._device,
+                self._listener,
+                self._warm_start,
+                self._inputs,
             )
             run.train(may_go_on)
             if run._is_over():

@@ -2,8 +2,9 @@
 
 The test split is taken out of the dataset before the first trial, so nothing a trial computes, logs or stores can
 depend on it. What a trial is judged by is what ``mts4mm train`` calls validation recall@20: of the embeddings it would
-export. A study lives in one folder. Its n-th point follows from the seed and from the trials finished before it, so
-that a study which was killed and taken up again finds what an undisturbed one finds.
+export, of one student where the recipe wants several. A study lives in one folder. Its n-th point follows from the seed
+and from the trials finished before it, so that a study which was killed and taken up again finds what an undisturbed
+one finds.
 """
 
 import csv

@@ -178,6 +178,17 @@ def test_the_best_recipe_gives_its_figure_again(search: Search, tmp_path: Path) 
     assert f"{best.value:.6f}" in (tmp_path / "study" / "best.yaml").read_text()
 
 
+def test_a_trial_trains_one_student_and_the_recipe_found_keeps_its_number(search: Search, tmp_path: Path) -> None:
+    joined = replace(search, base=BASE.model_copy(update={"consolidated_width": 16}))
+    several = replace(joined, base=joined.base.model_copy(update={"students": 3}))
+    stages: list[str] = []
+    trials = tune(several, tmp_path / "three", 2, CPU, watcher=Watcher(training=Listener(stage=stages.append)))
+    assert without_times(trials) == without_times(tune(joined, tmp_path / "one", 2, CPU))
+    assert "consolidated embeddings" in stages
+    assert not [stage for stage in stages if stage.startswith("student")]
+    assert load_recipe(str(tmp_path / "three" / "best.yaml")).students == 3
+
+
 def test_what_a_trial_is_judged_by_includes_the_join_with_the_linear_teacher(search: Search, tmp_path: Path) -> None:
     weak = {"consolidated_width": 11, "linear_start": False, "learning_rate": 0.001}
     joined = replace(search, base=BASE.model_copy(update=weak))

@@ -1,5 +1,6 @@
 """A warm start follows ids, whatever was added, removed or put elsewhere, and whatever became of the features."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def learnt(nights: Nights, tmp_path_factory: pytest.TempPathFactory) -> WarmStar
     run.finish()
     run.for_warm_start(nights.yesterday).save(folder / "warm.pt")
     return WarmStart.load(folder / "warm.pt")
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line)["losses"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def changed(dataset: Dataset) -> Dataset:
@@ -118,6 +123,16 @@ def test_a_warm_run_begins_where_the_other_ended(nights: Nights, learnt: WarmSta
     cold = TrainingRun(nights.yesterday, one, 1, tmp_path / "cold", CPU).finish()
     warm = TrainingRun(nights.yesterday, one, 1, tmp_path / "warm", CPU, warm_start=learnt).finish()
     assert warm.validation["recall@20"] > 1.1 * cold.validation["recall@20"]
+
+
+def test_every_student_begins_from_it(nights: Nights, learnt: WarmStart, tmp_path: Path) -> None:
+    two = load_recipe("demo", ["epochs=1", "consolidated_width=16", "students=2"])
+    one = two.model_copy(update={"students": 1})
+    TrainingRun(nights.yesterday, two, 2, tmp_path / "two", CPU, warm_start=learnt).finish()
+    TrainingRun(nights.yesterday, one, 5, tmp_path / "second", CPU, warm_start=learnt).finish()
+    TrainingRun(nights.yesterday, one, 5, tmp_path / "cold", CPU).finish()
+    second, alone, cold = (losses(tmp_path / folder) for folder in ("two/student-2", "second", "cold"))
+    assert second == alone != cold
 
 
 def test_what_cannot_be_begun_from_is_refused(nights: Nights, learnt: WarmStart, tmp_path: Path) -> None:
