@@ -85,12 +85,26 @@ def test_sigterm_ends_the_night_that_is_going_on_and_there_is_never_a_second_one
     ],
 )
 def test_weekdays_are_those_of_cron(weekdays: str, fires: str) -> None:
-    trigger, moment, found = cron_trigger(f"0 3 * * {weekdays}"), datetime(2026, 11, 23, tzinfo=UTC), []
-    while (next_ := trigger.get_next_fire_time(None, moment)) < datetime(2026, 11, 30, tzinfo=UTC):
+    found = nights(f"0 3 * * {weekdays}", datetime(2026, 11, 30, tzinfo=UTC))
+    assert [f"{night:%a}" for night in found] == fires.split()
+
+
+@pytest.mark.parametrize(
+    ("days", "fires"),
+    [("1 * 1", [1, 7, 14, 21, 28]), ("*/10 * 1", [21]), ("1 * *", [1]), ("7,9 * mon", [7, 9, 14, 21, 28])],
+)
+def test_days_of_the_month_and_of_the_week_add_up_as_in_cron(days: str, fires: list[int]) -> None:
+    found = nights(f"0 3 {days}", datetime(2027, 1, 1, tzinfo=UTC))
+    assert [night.day for night in found if night.month == 12] == fires
+
+
+def nights(cron: str, until: datetime) -> list[datetime]:
+    trigger, moment, found = cron_trigger(cron), datetime(2026, 11, 23, tzinfo=UTC), []
+    while (next_ := trigger.get_next_fire_time(None, moment)) < until:
         assert next_.hour == 3
-        found.append(f"{next_:%a}")
+        found.append(next_)
         moment = next_ + timedelta(minutes=1)
-    assert found == fires.split()
+    return found
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from shared.errors import UsageError
 
 if TYPE_CHECKING:
-    from apscheduler.triggers.cron import CronTrigger
+    from apscheduler.triggers.base import BaseTrigger
 
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 """As cron counts them, from 0; 7 is Sunday again."""
@@ -55,17 +55,24 @@ def run_by_schedule(cron: str, command: Sequence[str], say: Callable[[str], None
     say("stopped")
 
 
-def cron_trigger(cron: str) -> CronTrigger:
-    """When a schedule of cron fires, in UTC.
+def cron_trigger(cron: str) -> BaseTrigger:
+    """When a schedule of cron fires, in UTC: where days of the month and of the week are named, on each of both.
 
     Raises:
         UsageError: it makes no sense.
     """
+    from apscheduler.triggers.combining import OrTrigger
     from apscheduler.triggers.cron import CronTrigger
 
     try:
         *others, weekdays = cron.split() or [""]
-        return CronTrigger.from_crontab(" ".join([*others, _named(weekdays)]), timezone="UTC")
+        fields = [*others, _named(weekdays)]
+        if len(fields) == 5 and not others[2].startswith("*") and not weekdays.startswith("*"):
+            either = [[*fields[:4], "*"], [*fields[:2], "*", *fields[3:]]]
+        else:
+            either = [fields]
+        triggers = [CronTrigger.from_crontab(" ".join(each), timezone="UTC") for each in either]
+        return triggers[0] if len(triggers) == 1 else OrTrigger(triggers)
     except ValueError as error:
         raise UsageError(f"--cron {cron!r}: {error}; write five fields, such as '0 3 * * *'") from None
 
