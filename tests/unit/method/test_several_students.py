@@ -87,15 +87,15 @@ def test_one_that_the_time_runs_out_for_does_not_count(small_dataset: Dataset, t
     one = run(small_dataset, tmp_path / "one", THREE.model_copy(update={"students": 1}))
     asked: list[int] = []
 
-    def until_the_second(times: int) -> bool:
+    def so_often(times: int) -> bool:
         asked.append(1)
         return len(asked) <= times
 
-    after_the_first = TrainingRun(small_dataset, THREE, 0, tmp_path / "a", CPU).finish(lambda: until_the_second(3))
+    after_the_first = TrainingRun(small_dataset, THREE, 0, tmp_path / "a", CPU).finish(lambda: so_often(3))
     assert same(after_the_first, one)
     assert not (tmp_path / "a" / "student-2").exists()
     asked.clear()
-    in_the_second = TrainingRun(small_dataset, THREE, 0, tmp_path / "b", CPU).finish(lambda: until_the_second(5))
+    in_the_second = TrainingRun(small_dataset, THREE, 0, tmp_path / "b", CPU).finish(lambda: so_often(5))
     assert same(in_the_second, one)
     assert epochs_in(tmp_path / "b" / "student-2") == [1, 2]
 
