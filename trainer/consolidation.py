@@ -5,7 +5,7 @@ tables of a given width whose inner products are nearest to that sum, by squares
 decomposition (Eckart and Young, 1936). From there they are fitted on so that the best items of each user count more
 (``focus``). Only blocks of users are ever scored at once.
 
-Several students that began from chance each may be joined so. Their mean ranks better than any one of them (Hansen and
+Several students of different seeds may be joined so. Their mean ranks better than any one of them (Hansen and
 Salamon, "Neural network ensembles", 1990), and the tables that are served are as wide as for one.
 
 Its time grows with users times items, since all are scored to find the best. Where those are more than

@@ -72,7 +72,7 @@ class Recipe(BaseModel):
     students: int = Field(
         1,
         ge=1,
-        description="students, trained one after another from chance each and joined in the exported embeddings; one "
+        description="students of different seeds, trained one after another and joined in the exported embeddings; one "
         "where nothing is joined",
     )
     consolidated_width: int = Field(

@@ -219,12 +219,13 @@ class TrainingRun:
         return self._linear
 
     def for_warm_start(self, dataset: Dataset) -> WarmStart:
-        """What a later run's first student can begin from: the model of the best epoch, once the run is finished."""
+        """What a later run can begin from: the first student's model of the best epoch, once the run is finished."""
         return WarmStart.of(self._model, self._inputs, dataset)
 
     def _other_students(self, may_go_on: Callable[[], bool]) -> list[StudentTables]:
+        """All but the first that are trained to their end, at their best epochs."""
         others: list[StudentTables] = []
-        if not self._is_joined:
+        if self._joined_with is None:
             return others
         recipe = self._recipe.model_copy(update={"students": 1})
         for place in range(1, self._recipe.students):
@@ -345,10 +346,11 @@ class TrainingRun:
         )
 
     @property
-    def _is_joined(self) -> bool:
-        """Whether students are joined with each other and the linear teacher in the end."""
-        width = self._recipe.consolidated_width
-        return self._linear is not None and width > 0 and can_decompose(self._linear, self._users)
+    def _joined_with(self) -> LinearTeacher | None:
+        """The linear teacher, if the students are joined with it and each other in the end."""
+        if self._linear is None or self._recipe.consolidated_width == 0:
+            return None
+        return self._linear if can_decompose(self._linear, self._users) else None
 
     def _consolidated(self, student: torch.Tensor, alone: Metrics) -> tuple[torch.Tensor, Metrics]:
         """The embeddings to export and their validation metrics: joined with the linear teacher if that is better.
@@ -359,11 +361,12 @@ class TrainingRun:
             student: its embeddings.
             alone: its validation metrics.
         """
-        if self._linear is None or not self._is_joined:
+        linear = self._joined_with
+        if linear is None:
             return student, alone
         self._listener.stage("consolidated embeddings")
         width, focus = self._recipe.consolidated_width, self._recipe.consolidation_focus
-        joined = consolidate(student, self._linear, self._validation, width, focus, self._seed)
+        joined = consolidate(student, linear, self._validation, width, focus, self._seed)
         validation = evaluate(joined, self._validation)
         return (joined, validation) if validation[SELECTION_METRIC] > alone[SELECTION_METRIC] else (student, alone)
 
@@ -417,7 +420,7 @@ class TrainingRun:
 
 
 def forget_checkpoints(folder: Path) -> None:
-    """A run in that folder begins anew: what it and its other students would go on from is removed."""
+    """Remove what a run in that folder, and its other students, would go on from."""
     for path in folder.rglob(CHECKPOINT_FILE):
         path.unlink()
 

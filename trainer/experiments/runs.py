@@ -176,11 +176,12 @@ def _remember(folder: Path, trained: TrainedStudent, recipe: Recipe, seed: int, 
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:
-    """All epochs so far, of all students."""
+    """All epochs so far, of all students; a line that a kill cut short is none."""
     return [
         json.loads(line)
         for path in sorted(folder.rglob(METRICS_FILE))
-        for line in path.read_text(encoding="utf-8").splitlines()
+        for line in path.read_bytes().splitlines(keepends=True)
+        if line.endswith(b"\n")
     ]
 
 
