@@ -127,6 +127,25 @@ def test_a_killed_experiment_goes_on_where_it_was(shop: Path, tmp_path: Path) ->
     assert (killed / "main.csv").read_bytes() == (undisturbed / "main.csv").read_bytes()
 
 
+def test_killed_while_another_student_noted_an_epoch_it_goes_on(
+    dataset: Dataset, recipe: Recipe, cpu: torch.device, tmp_path: Path
+) -> None:
+    two = recipe.model_copy(update={"students": 2, "consolidated_width": 8, "linear": 1.0})
+    undisturbed = train_once(tmp_path / "undisturbed", dataset, two, 0, cpu, QUIET)
+    noted = tmp_path / "killed" / "student-2" / "metrics.jsonl"
+
+    def killed(_epoch: object, _progress: object) -> None:
+        if noted.exists():
+            noted.write_bytes(noted.read_bytes() + b'{"epoch": 2, "los')
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_once(tmp_path / "killed", dataset, two, 0, cpu, Listener(epoch=killed))
+    resumed = train_once(tmp_path / "killed", dataset, two, 0, cpu, QUIET)
+    assert resumed.test == undisturbed.test
+    assert resumed.student_parameters == undisturbed.student_parameters
+
+
 @pytest.mark.slow
 def test_a_process_of_its_own_is_measured_alone_and_may_be_killed(
     shop: Path, dataset: Dataset, recipe: Recipe, cpu: torch.device, tmp_path: Path
