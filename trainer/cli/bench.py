@@ -288,6 +288,8 @@ def serve(
     output.print_table(
         "one process on one core; latency of a typical second at 70% of capacity, open loop", columns, rows
     )
+    most = max(served.load_stood_still for each in measured for served in (each.echo, each.alone, each.with_state))
+    output.say(f"the load itself stood still for up to {most:.1%} of a measurement's time, which is not counted")
 
 
 def _served_cells(served: "Served", of_echo: str = "", of_parts: str = "") -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """Latency as users see it: requests are sent when they are due, whether or not those before are answered.
 
-A request's time counts from when it was due, so that a server that falls behind cannot hide it.
+A request's time counts from when it was due, so that a server that falls behind cannot hide it. Where the load itself
+stood still, as a process does that is not alone on its core, nothing was due meanwhile: clients elsewhere would not
+have stood still with it, nor asked all at once afterwards. For how long it did is said with the latencies.
 """
 
 import asyncio
@@ -10,22 +12,38 @@ import selectors
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from shared.errors import UserError
 
 CONNECTIONS = 64
 LATE_SECONDS = 10.0
 """How long after the last request its answer is waited for."""
+STOOD_STILL_SECONDS = 1e-3
+"""So late are requests not sent because of the answers that came in between: the process itself was stopped."""
 
 
-def latencies(port: int, bodies: Sequence[bytes], rate: float, seconds: float) -> list[float]:
-    """Seconds from when each request was due to its whole answer, in the order in which they were due.
+@dataclass(frozen=True)
+class Latencies:
+    """What a load found.
+
+    Attributes:
+        taken: seconds from when each request was due to its whole answer, in the order in which they were due.
+        stood_still: seconds in which the load itself was stopped, and nothing was due.
+    """
+
+    taken: list[float]
+    stood_still: float
+
+
+def latencies(port: int, bodies: Sequence[bytes], rate: float, seconds: float) -> Latencies:
+    """Put a load on a server.
 
     Args:
         port: of a server on this machine.
         bodies: of ``POST /recommend``; each request takes one of them at random.
         rate: requests a second, at even distances.
-        seconds: for how long.
+        seconds: for how long, the load's own stops not counted.
 
     Raises:
         UserError: a request was not answered with 200, or not at all.
@@ -46,7 +64,7 @@ class _Load:
         self._trouble: str | None = None
         self._done = asyncio.Event()
 
-    async def run(self) -> list[float]:
+    async def run(self) -> Latencies:
         loop = asyncio.get_running_loop()
         # they are taken in turn, each about once a second or more often: a server closes those that idle
         for _ in range(min(CONNECTIONS, math.ceil(self._rate))):
@@ -54,10 +72,12 @@ class _Load:
                 lambda: _Connection(self._answered, self._lost), "127.0.0.1", self._port
             )
             self._free.append(connection)
-        started = time.perf_counter()
+        started, stood_still = time.perf_counter(), 0.0
         for number in range(self._count):
-            due = started + number / self._rate
+            due = started + stood_still + number / self._rate
             await asyncio.sleep(due - time.perf_counter())
+            if (late := time.perf_counter() - due) > STOOD_STILL_SECONDS:
+                stood_still, due = stood_still + late, due + late
             if self._trouble is not None:
                 break
             self._waiting.append(due)
@@ -69,7 +89,7 @@ class _Load:
             raise UserError(f"{self._count - len(self._taken)} of {self._count} requests had no answer") from None
         if self._trouble is not None:
             raise UserError(f"{self._trouble} at {self._rate:.0f} requests a second")
-        return [taken for _, taken in sorted(self._taken)]
+        return Latencies([taken for _, taken in sorted(self._taken)], stood_still)
 
     def _send(self) -> None:
         while self._waiting and self._free:

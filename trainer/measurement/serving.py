@@ -67,6 +67,7 @@ class Served:
         p99_ms: of a typical second. A machine that is shared with others stops now and then for longer than many
             requests take; the second in which it does is not typical.
         p99_overall_ms: of all requests, those of such seconds included.
+        load_stood_still: the share of the latencies' time in which the load itself was stopped, and nothing was due.
     """
 
     capacity: float
@@ -74,6 +75,7 @@ class Served:
     p50_ms: float
     p99_ms: float
     p99_overall_ms: float
+    load_stood_still: float
 
 
 @dataclass(frozen=True)
@@ -191,9 +193,13 @@ def _served(port: int, seconds: float) -> Served:
     rate = SHARE_OF_CAPACITY * capacity
     bodies = [json.dumps({"user_id": f"u{user}", "k": K}).encode() for user in range(USERS)]
     time.sleep(SETTLING_SECONDS)
-    taken = latencies(port, bodies, rate, LATENCY_STRETCH * seconds)
-    p50, p99 = typical_percentiles(taken, rate)
-    return Served(capacity, rate, 1e3 * p50, 1e3 * p99, 1e3 * float(np.percentile(taken, 99)))
+    asked_for = LATENCY_STRETCH * seconds
+    found = latencies(port, bodies, rate, asked_for)
+    p50, p99 = typical_percentiles(found.taken, rate)
+    overall = float(np.percentile(found.taken, 99))
+    return Served(
+        capacity, rate, 1e3 * p50, 1e3 * p99, 1e3 * overall, found.stood_still / (asked_for + found.stood_still)
+    )
 
 
 def typical_percentiles(taken: Sequence[float], rate: float) -> tuple[float, float]:

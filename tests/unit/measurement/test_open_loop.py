@@ -1,6 +1,7 @@
 """Requests are sent when they are due, and their time counts from then; one bad second is not a typical one."""
 
 import http.server
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -60,12 +61,31 @@ def server(status: int = 200, stop_at: int | None = None, closes: bool = False) 
 
 def test_who_was_due_while_the_server_stood_still_waited_since_then() -> None:
     with server(stop_at=50) as port:
-        taken = latencies(port, [b"{}"], RATE, SECONDS)
+        found = latencies(port, [b"{}"], RATE, SECONDS)
+    taken = found.taken
     assert len(taken) == RATE * SECONDS
     assert taken[49] >= STOPPED
     # each was due 10 ms after the one before, so each waited so much less for the same end
     for after, seconds in enumerate(taken[49:140]):
-        assert seconds >= STOPPED - (after + 1) / RATE
+        assert seconds >= STOPPED - (after + 1) / RATE - found.stood_still
+
+
+@contextmanager
+def stopped_after(seconds: float) -> Iterator[None]:
+    """This process stands still for a while, as it does for whatever else has its core."""
+    before = signal.signal(signal.SIGALRM, lambda *_of: time.sleep(STOPPED))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_what_the_load_itself_stood_still_is_no_one_elses_time() -> None:
+    with server() as port, stopped_after(0.5):
+        found = latencies(port, [b"{}"], RATE, SECONDS)
+    assert len(found.taken) == RATE * SECONDS
+    assert sorted(found.taken)[-3] < STOPPED / 2  # but of who was on the way
+    assert found.stood_still >= 0.9 * STOPPED
 
 
 def test_an_answer_that_is_none_ends_it() -> None:
