@@ -16,8 +16,8 @@ import pytest
 from shared import artifact
 from shared.state import open_state
 from shared.state.store import EVENT_STREAM
+from tests.integration.redis_server import Server, wait_until
 from tests.integration.test_service_process import Running, Shop, service, shop
-from tests.integration.test_user_state import Server, wait_until
 from tests.unit.service.conftest import publish
 
 __all__ = ["shop"]

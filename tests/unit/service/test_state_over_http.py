@@ -16,7 +16,7 @@ from service.schemas import BatchRequest, RecommendRequest
 from service.settings import Settings
 from shared import artifact
 from shared.events import Event
-from tests.integration.test_user_state import Server, wait_until
+from tests.integration.redis_server import Server, wait_until
 from tests.unit.service.conftest import ITEM_IDS, publish
 from tests.unit.service.test_api import problem
 
