@@ -4,7 +4,7 @@ Shown elsewhere: seen items by id and not by rank, full lists, no -1, no duplica
 ``test_every_state.py``); rows of a batch (``test_api.py``, ``test_short_way.py``); unknown users, wrong types and no k
 (``test_service_process.py``); ids of digits (``test_api.py``); secrets in logs, latency of errors, other origins
 (``test_operations.py``); no pickle (``artifact/test_publishing.py``); telemetry (``test_onnx_runtime.py``); another
-model without a restart (``test_live_model.py``); both probes of every container (``test_kubernetes.py``).
+model without a restart (``live_model/``); both probes of every container (``test_kubernetes.py``).
 """
 
 import math
