@@ -61,7 +61,7 @@ def nightly(
     """Retrain on what users did: a better model goes live, or none.
 
     A night that was interrupted is gone on with by giving the same command again. Exit codes: 0 promoted, 10 refused
-    by the gate, 11 nothing new, 12 rolled back, 13 another night is going on; 1 and 3 it failed, and a rerun goes on.
+    by the gate, 11 nothing new, 12 rolled back, 13 another night is going on; 1 and 3 it failed.
     The report is in MODELS/.nightly/reports.
     """
     from trainer.nightly.places import Places

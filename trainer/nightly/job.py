@@ -33,8 +33,9 @@ from shared.artifact import Artifact
 from shared.errors import UserError
 from shared.forgotten import forgotten_until
 from shared.index import files, report
-from trainer.dataset import Dataset, SplitSpec, load_dataset, validate_directory
+from trainer.dataset import TRAIN, VALIDATION, Dataset, SplitSpec, load_dataset, validate_directory
 from trainer.device import choose_device
+from trainer.evaluation import Holdout
 from trainer.export import publish
 from trainer.index_choice import choose_index
 from trainer.nightly import additions, encoding, fault
@@ -48,7 +49,7 @@ from trainer.nightly.folded import fold_in_held_out
 from trainer.nightly.gate import judge, teacher_shares
 from trainer.nightly.handover import Handover
 from trainer.nightly.journal import COST, Journal, Result, tidy, unfinished
-from trainer.nightly.outcome import EndedError, Outcome, OverBudgetError
+from trainer.nightly.outcome import EndedError, Outcome, OutOfTimeError
 from trainer.nightly.places import Places
 from trainer.nightly.report import write_report
 from trainer.nightly.service_watch import Service
@@ -124,16 +125,16 @@ class Night:
         """Go through the steps that are left.
 
         Raises:
-            UserError: a step failed, and the night with it; a rerun goes on from there. Or the service wants a key.
+            UserError: a step failed, and the night with it; a rerun goes on from there where that can help, and begins
+                a new night where not. Or the service wants a key.
         """
         if self._service is not None:
             self._service.ask(["nightly"])  # a night that lacks a key should not train before it says so
         try:
             self._handover.require_not_rolled_back()
             for name, work in self._steps().items():
-                self._require_budget(name)
                 self._watcher.step(name)
-                self.journal.step(name, work)
+                self._do(name, work)
             ended = Ended(Outcome.PROMOTED, self.journal, f"{self._version} is live")
         except EndedError as end:
             ended = Ended(end.outcome, self.journal, str(end))
@@ -144,6 +145,27 @@ class Night:
         self.journal.end(ended.outcome.word)
         tidy(self._places.own / "runs", self.journal.name)
         return ended
+
+    def _do(self, name: str, work: Callable[[], Result]) -> None:
+        """Do a step; one that fails on what the night was made from ends the night, so that no rerun repeats it."""
+        try:
+            self._require_budget(name)
+            self.journal.step(name, work)
+        except EndedError:
+            raise
+        except Exception as error:
+            if not self._may_go_on_after(error):
+                self.journal.end("failed")
+            raise
+
+    def _may_go_on_after(self, error: Exception) -> bool:
+        """Whether the same night may end otherwise later: once published, or if time, disk or memory was too little.
+
+        What comes before training is cheap, and a new night has the events that came since.
+        """
+        if "publish" in self.journal.steps:
+            return True
+        return "encode" in self.journal.steps and isinstance(error, OutOfTimeError | OSError | MemoryError)
 
     def _steps(self) -> dict[str, Callable[[], Result]]:
         return {
@@ -252,6 +274,12 @@ class Night:
         if not report.ok:
             faults = "; ".join(str(each) for each in report.findings if each.severity == "error")
             raise UserError(f"tonight's data cannot be trained on: {faults}")
+        data = self._dataset()
+        if not len(Holdout(data.interactions(TRAIN), data.interactions(VALIDATION)).users()):
+            raise UserError(
+                "tonight's data cannot be trained on: of nobody are there interactions both to train on and to choose "
+                "the best epoch by; a later night may have them, when users have done more"
+            )
         return {"findings": [finding.as_dict() for finding in report.findings]}
 
     def _encode(self) -> Result:
@@ -422,9 +450,9 @@ class Night:
     def _require_budget(self, step: str) -> None:
         most = self._settings.memory_mb
         if most is not None and (used := own_memory_mb(peak=True)) > most:
-            raise OverBudgetError(f"{step}: {used:.0f} MB were used, the budget is {most:.0f}")
+            raise UserError(f"{step}: {used:.0f} MB were used, the budget is {most:.0f}")
         if time.monotonic() - self._began > 60 * self._settings.minutes:
-            raise OverBudgetError(f"{step}: the night took longer than its {self._settings.minutes:g} minutes")
+            raise OutOfTimeError(f"{step}: the night took longer than its {self._settings.minutes:g} minutes")
 
 
 def alone(places: Places) -> AbstractContextManager[None]:

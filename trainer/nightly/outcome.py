@@ -20,8 +20,8 @@ class Outcome(IntEnum):
         return self.name.lower()
 
 
-class OverBudgetError(UserError):
-    """The night took more time or memory than it may."""
+class OutOfTimeError(UserError):
+    """The night took longer than it may."""
 
 
 class EndedError(Exception):

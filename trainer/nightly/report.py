@@ -48,7 +48,7 @@ def write_report(own: Path, journal: Journal, outcome: str, reason: str) -> Path
 
 
 def write_failure(own: Path, journal: Journal | None, reason: str) -> None:
-    """Say in status and metrics that a night failed; a rerun goes on with it."""
+    """Say in status and metrics that a night failed."""
     now = datetime.now(UTC).isoformat()
     name = None if journal is None else journal.name
     started = now if journal is None else journal.started

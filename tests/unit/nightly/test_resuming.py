@@ -1,21 +1,29 @@
-"""Which night an interrupted one is gone on with by: the same settings, champion and base."""
+"""Which night an interrupted one is gone on with by: the same settings, champion and base; and which not at all."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from shared.encoders import EncoderFolder
 from shared.errors import UserError
+from shared.events import Event
+from shared.state import open_state
 from tests.unit.encoders.conftest import store, words
 from trainer.cli.encoders import encode_catalogue
 from trainer.encoders.store import add_text_network
 from trainer.nightly.drain import StateOpener
+from trainer.nightly.event_log import EventLog
 from trainer.nightly.job import Night
+from trainer.nightly.outcome import OutOfTimeError
 from trainer.nightly.places import Places
 from trainer.nightly.settings import NightlySettings
 
 __all__ = ["store", "words"]
+
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def no_state() -> StateOpener:
@@ -66,3 +74,52 @@ def test_a_base_that_is_not_there_is_named(taken_up: Callable[[], str], base: Pa
     base.rename(base.with_name("elsewhere"))
     with pytest.raises(UserError, match=r"base: cannot be listed"):
         taken_up()
+
+
+@pytest.fixture
+def one_each(tmp_path: Path) -> Path:
+    """A base in which nobody has enough to train on."""
+    folder = tmp_path / "one-each"
+    folder.mkdir()
+    rows = "".join(f"u{number},i{number % 5}\n" for number in range(10))
+    (folder / "interactions.csv").write_text(f"user_id,item_id\n{rows}")
+    return folder
+
+
+def test_what_failed_on_its_data_is_begun_anew_with_the_events_that_came_since(one_each: Path, tmp_path: Path) -> None:
+    places = Places(one_each, tmp_path / "models", tmp_path / "log")
+    names = []
+    for count in range(2):
+        with open_state(None, tmp_path / "state") as state:
+            state.record([Event(event_id=f"{count}", user_id=f"v{count}", item_id="i1", type="like", timestamp=NOW)])
+        night = Night(places, NightlySettings(), lambda: open_state(None, tmp_path / "state"), {"like": 1.0})
+        with pytest.raises(UserError, match="tonight's data cannot be trained on: of nobody are there"):
+            night.run()
+        names.append(night.journal.name)
+    assert len(set(names)) == 2
+    assert len(EventLog(tmp_path / "log").read()) == 2
+
+
+@pytest.mark.parametrize(
+    ("done", "error", "again"),
+    [
+        (["drain", "snapshot"], OSError("no space"), False),
+        (["drain", "snapshot", "validate", "encode"], OSError("no space"), True),
+        (["drain", "snapshot", "validate", "encode"], OutOfTimeError("too long"), True),
+        (["drain", "snapshot", "validate", "encode"], UserError("the loss is not finite"), False),
+        (["drain", "snapshot", "validate", "encode", "publish"], UserError("Redis is away"), True),
+    ],
+)
+def test_a_night_that_failed_is_gone_on_with_where_that_can_help(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: list[str], error: Exception, again: bool
+) -> None:
+    def fail() -> None:
+        raise error
+
+    places = Places(base, tmp_path / "models", tmp_path / "log")
+    night = Night(places, NightlySettings(), no_state, {"view": 1.0})
+    night.journal.steps = {name: {"seconds": 0.0, "peak_mb": 0} for name in done}
+    monkeypatch.setattr(night, "_steps", lambda: {"next": fail})
+    with pytest.raises(type(error)):
+        night.run()
+    assert (Night(places, NightlySettings(), no_state, {"view": 1.0}).journal.name == night.journal.name) == again
