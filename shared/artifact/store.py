@@ -1,7 +1,7 @@
 """The versions of a store folder: published, listed, made live, gone back from, removed."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,15 +94,26 @@ def glance(store: Path) -> list[VersionSummary]:
     return _summaries(store, lambda name: _glanced(store / name))
 
 
-def activate(store: Path, version: str) -> None:
+def activate(store: Path, version: str, *, instead_of: Collection[str | None] | None = None) -> bool:
     """Make a version the current one, after checking it.
+
+    Args:
+        store: the folder of versions.
+        version: the one to be current.
+        instead_of: what may be current until now, None for no version at all; without it whatever is.
+
+    Returns:
+        Whether it is current; False where another one is than may be, which then stays.
 
     Raises:
         UserError: there is no such version, it is damaged, or the store cannot be written.
     """
     load(store, version)
     with _writing(store), durable.exclusive(store / _LOCK):
+        if instead_of is not None and current_version(store) not in instead_of:
+            return False
         _point_current(store, version)
+    return True
 
 
 def rollback(store: Path) -> str:

@@ -109,7 +109,7 @@ def run_night(
     """Run a night and show how far it is; None if another one is going on.
 
     Raises:
-        UserError: it failed; the status says so too.
+        UserError: it failed; the status says so too, but for a dry run.
     """
     from trainer.nightly.job import Night, alone
     from trainer.nightly.report import write_failure
@@ -134,7 +134,8 @@ def run_night(
                     )
                     return night.run()
             except Exception as error:
-                write_failure(places.own, None if night is None else night.journal, str(error) or repr(error))
+                if not dry_run:
+                    write_failure(places.own, None if night is None else night.journal, str(error) or repr(error))
                 raise
     except BlockingIOError:
         return None

@@ -46,11 +46,15 @@ class Handover:
             raise EndedError(Outcome.ROLLED_BACK, self.journal.steps[_ROLL_BACK]["reason"])
 
     def activate(self, version: str) -> Result:
-        """Make the version the current one, and keep what the service's traffic was like before."""
+        """Make the version the current one, and keep what the service's traffic was like before.
+
+        Raises:
+            EndedError: another model than the champion is live by now, and stays.
+        """
         before = Traffic()
         if self.service is not None:
             before = self.service.traffic() + self.service.ask(self._users_asked(version))
-        self._switch(lambda: artifact.activate(self.places.store, version), sent_before=version)
+        self._switch(lambda: self._succeed(version), sent_before=version)
         return {"before": vars(before)}
 
     def confirm(self, version: str) -> Result:
@@ -71,7 +75,7 @@ class Handover:
         """Watch the service for a while.
 
         Raises:
-            EndedError: it got worse, or another version was made current; the champion is live again.
+            EndedError: it got worse, and the champion is live again; or another version was made current, and stays.
         """
         if self.service is None:
             return {"watched": False}
@@ -120,13 +124,26 @@ class Handover:
             known = [each for each in changes if known_before.dense(each) is not None and changes[each] < snapshot_at]
             patiently(lambda: state.live_items.drop(known, snapshot_at))
 
+    def _succeed(self, version: str) -> None:
+        if not artifact.activate(self.places.store, version, instead_of=(self._champion, version)):
+            live = artifact.current_version(self.places.store) or "no model"
+            raise EndedError(
+                Outcome.REFUSED,
+                f"{live} was made live while the night went on; {version} was not judged against it, and the next is",
+            )
+
     def _roll_back(self, version: str, reason: str) -> NoReturn:
         """Make the champion live again and end the night; done again, it changes nothing."""
         if self._champion is not None:
             self._switch(lambda: self._go_back_from(version))
-        back = "and there is no model to go back to" if self._champion is None else f"so {self._champion} is live again"
-        told = self.journal.step(_ROLL_BACK, lambda: {"reason": f"{reason}, {back}"})
+        told = self.journal.step(_ROLL_BACK, lambda: {"reason": f"{reason}, {self._what_is_live()}"})
         raise EndedError(Outcome.ROLLED_BACK, told["reason"])
+
+    def _what_is_live(self) -> str:
+        live = artifact.current_version(self.places.store)
+        if self._champion is None:
+            return "and there is no model to go back to"
+        return f"so {live} is live again" if live == self._champion else f"and {live} is live"
 
     def _go_back_from(self, version: str) -> None:
         if artifact.current_version(self.places.store) == version:

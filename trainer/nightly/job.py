@@ -107,6 +107,9 @@ class Night:
             dry_run: train and judge, and change nothing about the models.
             fresh: begin a new night even if one did not end.
             watcher: is told what the night does.
+
+        Raises:
+            UserError: the base or the last journal cannot be read, or a dry run would end a night that goes on.
         """
         self._places = places
         self._settings = settings
@@ -218,6 +221,11 @@ class Night:
             "dry_run": self._dry_run,
         }
         last = unfinished(runs)
+        if last is not None and self._dry_run and not fresh and not last.identity["dry_run"]:
+            raise UserError(
+                f"{last.folder}: this night has not ended, and a dry run would put an end to it: give the command "
+                "without --dry-run first, or --fresh to forget it"
+            )
         if last is not None and not fresh and self._goes_on(last, identity):
             return last
         if last is not None:

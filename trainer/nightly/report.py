@@ -35,7 +35,7 @@ Document = dict[str, Any]
 
 
 def write_report(own: Path, journal: Journal, outcome: str, reason: str) -> Path:
-    """Write all of it, durably; returns the path of the JSON report."""
+    """Write all of it, durably; returns the path of the JSON report. A dry run leaves status and metrics alone."""
     reports = own / "reports"
     reports.mkdir(parents=True, exist_ok=True)
     past = past_nights(own)
@@ -43,7 +43,8 @@ def write_report(own: Path, journal: Journal, outcome: str, reason: str) -> Path
     path = reports / f"{journal.name}.json"
     _replace(path, json.dumps(document, indent=1, ensure_ascii=False))
     _replace(path.with_suffix(".html"), _page(document, [night for night in past if night["night"] != journal.name]))
-    write_status(own, document)
+    if not document["dry_run"]:
+        write_status(own, document)
     return path
 
 

@@ -123,3 +123,13 @@ def test_a_night_that_failed_is_gone_on_with_where_that_can_help(
     with pytest.raises(type(error)):
         night.run()
     assert (Night(places, NightlySettings(), no_state, {"view": 1.0}).journal.name == night.journal.name) == again
+
+
+def test_a_dry_run_puts_no_end_to_a_night_that_goes_on(base: Path, tmp_path: Path) -> None:
+    places = Places(base, tmp_path / "models", tmp_path / "log")
+    night = Night(places, NightlySettings(), no_state, {"view": 1.0}).journal.name
+    with pytest.raises(UserError, match=f"{night}: this night has not ended"):
+        Night(places, NightlySettings(), no_state, {"view": 1.0}, dry_run=True)
+    assert Night(places, NightlySettings(), no_state, {"view": 1.0}).journal.name == night
+    other = Night(places, NightlySettings(), no_state, {"view": 1.0}, dry_run=True, fresh=True).journal.name
+    assert other != night

@@ -1,0 +1,78 @@
+"""The new model takes over from the champion that it was judged against, and from no other."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared import artifact
+from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
+from shared.state import open_state
+from trainer.nightly.handover import Handover
+from trainer.nightly.journal import Journal
+from trainer.nightly.outcome import EndedError, Outcome
+from trainer.nightly.places import Places
+from trainer.nightly.service_watch import Service
+from trainer.nightly.settings import NightlySettings
+
+
+def published(store: Path, seed: int, *, activate: bool = True) -> str:
+    dice = np.random.default_rng(seed)
+    model = StudentModel(
+        user_ids=["u", "v"],
+        item_ids=["i", "j", "k"],
+        user_embeddings=dice.normal(size=(2, 4)),
+        item_embeddings=dice.normal(size=(3, 4)),
+        train_indptr=np.array([0, 1, 2]),
+        train_indices=np.array([0, 1]),
+    )
+    known = DatasetInfo(name="d", fingerprint="d", users=2, items=3, interactions=2, split=Split(kind="given"))
+    return artifact.publish(store, model, Provenance(known, {}, seed, {}), activate=activate)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+def handover(store: Path, champion: str) -> Handover:
+    places = Places(store.parent / "shop", store, store / ".events")
+    journal = Journal.begin(store / ".nightly" / "runs", {"champion": champion})
+    return Handover(
+        places, NightlySettings(), lambda: open_state(None, store / ".state"), Service("http://127.0.0.1:9"), journal
+    )
+
+
+def test_a_model_that_somebody_made_live_meanwhile_stays(store: Path) -> None:
+    before, champion = published(store, 1), published(store, 2)
+    night = handover(store, champion)
+    version = published(store, 3, activate=False)
+    artifact.rollback(store)
+
+    with pytest.raises(EndedError, match=f"{before} was made live while the night went on") as ended:
+        night.activate(version)
+
+    assert ended.value.outcome == Outcome.REFUSED
+    assert artifact.current_version(store) == before
+
+
+def test_a_version_that_is_active_already_is_activated_again(store: Path) -> None:
+    champion = published(store, 1)
+    night = handover(store, champion)
+    version = published(store, 2, activate=False)
+    for _ in range(2):
+        night.activate(version)
+    assert artifact.activations(store) == [version, champion]
+
+
+def test_what_is_live_is_named_when_it_is_not_the_champion(store: Path) -> None:
+    before, champion = published(store, 1), published(store, 2)
+    night = handover(store, champion)
+    version = published(store, 3, activate=False)
+    night.journal.step("activate", lambda: night.activate(version))
+    artifact.activate(store, before)
+
+    with pytest.raises(EndedError, match=f"{version} is not the current version any more, and {before} is live$"):
+        night.watch(version)
+
+    assert artifact.current_version(store) == before
