@@ -1,9 +1,11 @@
 """The running service as the nightly job sees it: over HTTP, from outside.
 
 It asks which model answers, reads the service's own counters (``/metrics``) and asks for recommendations itself, so
-that a service without traffic is judged too.
+that a service without traffic is judged too. Behind one URL there may be several services, each with counters of its
+own: each counts from where it was first seen.
 """
 
+import http.client
 import json
 import os
 import re
@@ -28,12 +30,15 @@ MOST_ERRORS = 0.01
 SLOWER = 2.0
 SLOWER_SECONDS = 0.05
 """An answer may take twice as long as before, and so many seconds more."""
+CONFIRMATIONS = 5
+"""So many answers in a row must come from a version: behind one URL there may be several services."""
 LEAST_REQUESTS = 20
 """With fewer requests their share of errors and their mean time say nothing."""
 
 _TURNED_AWAY = (401, 403)
 _SERIES = re.compile(r"^mts4mm_http_(requests_total|request_duration_seconds_(?:sum|count))\{([^}]*)\} (\S+)$", re.M)
 _STATUS = re.compile(r'status="(\d+)"')
+_WHOSE = re.compile(r'^mts4mm_counters_info\{of="([^"]*)"\} 1', re.M)
 
 
 @dataclass(frozen=True)
@@ -84,20 +89,24 @@ class Service:
         return version if isinstance(version, str) else None
 
     def confirm(self, version: str, seconds: float) -> bool:
-        """Wait until a version answers; whether it does."""
+        """Wait until a version answers every time; whether it does."""
         deadline = time.monotonic() + seconds
-        while self.version() != version:
+        while any(self.version() != version for _ in range(CONFIRMATIONS)):
             if time.monotonic() > deadline:
                 return False
             time.sleep(PAUSE_SECONDS)
         return True
 
     def traffic(self) -> Traffic:
-        """The service's own counters; nothing where it has none to give."""
+        """What the service that answers has counted; nothing where it has none to give."""
+        return self._counted()[1]
+
+    def _counted(self) -> tuple[str, Traffic]:
+        """Whose counters answer, "" where they do not say, and what they have counted."""
         try:
             text = self._get("/metrics").decode()
         except (OSError, ValueError):
-            return Traffic()
+            return "", Traffic()
         found = Traffic()
         for name, labels, value in _SERIES.findall(text):
             number = float(value)
@@ -109,7 +118,8 @@ class Service:
                 found += Traffic(seconds=number)
             else:
                 found += Traffic(timed=number)
-        return found
+        whose = _WHOSE.search(text)
+        return ("" if whose is None else whose.group(1)), found
 
     def ask(self, user_ids: Sequence[str]) -> Traffic:
         """Ask for recommendations for some users, one after the other.
@@ -144,11 +154,15 @@ class Service:
             user_ids: whom to ask for.
             seconds: how long.
         """
-        counted, asked = self.traffic(), Traffic()
+        whose, counted = self._counted()
+        first, latest, asked = {whose: counted}, {whose: counted}, Traffic()
         deadline = time.monotonic() + seconds
         while True:
             asked += self.ask(user_ids)
-            since = max(self.traffic() - counted, asked, key=lambda traffic: traffic.requests)
+            whose, counted = self._counted()
+            latest[whose] = counted
+            counted_since = sum((latest[each] - first.setdefault(each, counted) for each in latest), Traffic())
+            since = max(counted_since, asked, key=lambda traffic: traffic.requests)
             worse = worsened(before, since)
             if worse is not None or time.monotonic() > deadline:
                 return worse
@@ -165,9 +179,12 @@ class Service:
         key = _key()
         if key:
             request.add_header("Authorization", f"Bearer {key}")
-        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as response:  # noqa: S310
-            content: bytes = response.read()
-            return content
+        try:
+            with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as response:  # noqa: S310
+                content: bytes = response.read()
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"the service ended in the middle of an answer ({error!r})") from error
+        return content
 
 
 def _key() -> str | None:

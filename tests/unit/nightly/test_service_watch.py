@@ -1,6 +1,7 @@
 """The service seen from outside: confirmed, watched, and found to have got worse."""
 
 import http.server
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -20,10 +21,13 @@ class Peer(http.server.BaseHTTPRequestHandler):
     version = "v1"
     counters = ""
     presented: str | None = None
+    versions: Iterator[str] = iter(())
+    counted: Iterator[str] = iter(())
+    cut = 0
 
     def do_GET(self) -> None:
-        body = json.dumps({"model_version": self.version}) if self.path == "/health" else self.counters
-        self._answer(200, body)
+        version = json.dumps({"model_version": next(self.versions, self.version)})
+        self._answer(200, version if self.path == "/health" else next(self.counted, self.counters))
 
     def do_POST(self) -> None:
         type(self).presented = self.headers["authorization"]
@@ -32,6 +36,7 @@ class Peer(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: str) -> None:
         self.send_response(status)
+        self.send_header("content-length", str(len(body.encode()) + self.cut))
         self.end_headers()
         self.wfile.write(body.encode())
 
@@ -103,6 +108,41 @@ def test_its_own_counters_are_read(service: Service, peer: type[Peer]) -> None:
     traffic = service.traffic()
     assert traffic == Traffic(requests=100, errors=10, timed=90, seconds=4.5)
     assert (traffic.error_rate, traffic.mean_seconds) == (0.1, 0.05)
+
+
+def counters(of: str, ok: int, failed: int) -> str:
+    of_requests = 'mts4mm_http_requests_total{method="POST",route="/recommend",status="%d"} %d\n'
+    return f'mts4mm_counters_info{{of="{of}"}} 1.0\n' + of_requests % (200, ok) + of_requests % (503, failed)
+
+
+def test_what_one_of_several_services_counted_is_not_set_against_another_s(service: Service, peer: type[Peer]) -> None:
+    """One of the two had an outage once; since the activation nothing has failed."""
+    peer.counted = itertools.cycle([counters("a", 10_000, 0), counters("b", 10_000, 400)])
+    assert service.watch(Traffic(requests=10_000), ["u"], seconds=0.2) is None
+
+
+def test_each_of_several_services_is_watched(service: Service, peer: type[Peer]) -> None:
+    rising = ([counters("a", 10_000, 0), counters("b", 10_000, 400 + 30 * turn)] for turn in itertools.count())
+    peer.counted = itertools.chain.from_iterable(rising)
+    worse = service.watch(Traffic(requests=10_000), ["u"], seconds=2)
+    assert worse is not None
+    assert worse.startswith("100.0% of the requests fail")
+
+
+def test_a_version_that_only_some_of_several_services_answer_with_is_waited_for(
+    service: Service, peer: type[Peer]
+) -> None:
+    peer.versions = itertools.cycle(["v1", "v2"])
+    assert not service.confirm("v2", seconds=0.1)
+    peer.versions = itertools.chain(["v2", "v1", "v2"], itertools.repeat("v2"))
+    assert service.confirm("v2", seconds=5)
+
+
+def test_a_service_that_ends_in_the_middle_of_its_answer_has_not_answered(service: Service, peer: type[Peer]) -> None:
+    peer.cut = 10
+    assert service.version() is None
+    assert service.traffic() == Traffic()
+    assert service.ask(["a"]).error_rate == 1
 
 
 def test_what_counts_as_worse() -> None:
