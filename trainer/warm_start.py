@@ -6,7 +6,8 @@ and these may have other columns tonight (another reduction, another encoder): t
 the items that both nights know, by least squares.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -86,6 +87,13 @@ class WarmStart:
     def save(self, path: Path) -> None:
         """Replace ``path`` by it, durably."""
         checkpoint.save(path, vars(self))
+
+    def without(self, users: Collection[str]) -> Self:
+        """The same of all users but some, who begin as new ones."""
+        kept = [place for place, user in enumerate(self.user_ids) if user not in users]
+        rows = torch.tensor([*kept, *range(len(self.user_ids), len(self.user_ids) + len(self.item_ids))])
+        tables = {side: {**views, "id": views["id"][rows]} for side, views in self.tables.items()}
+        return replace(self, user_ids=[self.user_ids[place] for place in kept], tables=tables)
 
     def suits(self, dataset: Dataset, width: int, modalities: set[str]) -> str | None:
         """Why a model of that width over these modalities cannot begin from it; None if it can."""

@@ -112,6 +112,7 @@ def champion(
     gone_items: Collection[str] = (),
     teacher_shares: Mapping[str, float] | None = None,
     dropped: pl.DataFrame | None = None,
+    unknown_users: Collection[str] = (),
 ) -> Champion:
     """The live model as it stands before today's data.
 
@@ -122,9 +123,12 @@ def champion(
         gone_items: what was retired since, and may rightly be missing.
         teacher_shares: of its own verdict.
         dropped: pairs ``user`` and ``item`` that today's data lack because somebody wanted that.
+        unknown_users: whose embeddings the service does not use any more, since they were forgotten after its training.
     """
     own_users = positions(model.users.dense, dataset.user_ids)
     own_items = positions(model.items.dense, dataset.item_ids)
+    unknown = set(unknown_users)
+    trusted = np.where([user in unknown for user in dataset.user_ids], -1, own_users)
     user_stays, item_stays = _staying(model.users, gone_users), _staying(model.items, gone_items)
     takers = np.repeat(np.arange(len(model.users)), np.diff(model.train_indptr))
     due = user_stays[takers] & item_stays[model.train_indices]
@@ -137,7 +141,7 @@ def champion(
     there = own_users[dataset.users[known]] * width + own_items[dataset.items[known]]
     return Champion(
         version=model.manifest.version,
-        contender=standing(model, own_users, own_items, dataset.interactions(TRAIN)),
+        contender=standing(model, trusted, own_items, dataset.interactions(TRAIN)),
         items_total=int(item_stays.sum()),
         items_kept=int(item_stays[own_items[own_items >= 0]].sum()),
         pairs_total=len(wanted),

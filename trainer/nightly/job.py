@@ -273,7 +273,12 @@ class Night:
                 f"{snapshot.fresh} new interactions, and below {self._settings.least_new} there is nothing to learn",
             )
         data = self._dataset()
-        gone = {"retired": sorted(retired), "forgotten": sorted(forgotten)}
+        since = None if live is None else forgotten_until(live)
+        gone = {
+            "retired": sorted(retired),
+            "forgotten": sorted(forgotten),
+            "forgotten_since": sorted(user for user, at in forgotten.items() if since is None or at > since),
+        }
         known = {"fingerprint": data.fingerprint, "gone": gone, "forgotten_until": until.isoformat()}
         return {**asdict(snapshot), **known}
 
@@ -340,7 +345,9 @@ class Night:
             figures: Any = (live.manifest.gate or {}).get("figures") or {}
             shares = teacher_shares({name: float(value) for name, value in figures.items()})
             dropped = read_dropped(self._dataset_folder)
-            standing = champion(live, data, gone["forgotten"], gone["retired"], shares, dropped)
+            standing = champion(
+                live, data, gone["forgotten"], gone["retired"], shares, dropped, gone["forgotten_since"]
+            )
         judged = Challenger(today, candidate.teachers, self._index_recall(trained))
         verdict = judge(judged, standing, data, holdout, self._settings.gate)
         return verdict.as_dict()
@@ -379,8 +386,9 @@ class Night:
 
     def _prune(self) -> Result:
         removed = artifact.prune(self._places.store, self._settings.keep)
-        for version in removed:
-            (self._places.own / "warm" / f"{version}.pt").unlink(missing_ok=True)
+        for path in (self._places.own / "warm").glob("*.pt"):
+            if not (self._places.store / path.stem).exists():
+                path.unlink()
         return {"removed": removed}
 
     # What the steps need
@@ -421,12 +429,15 @@ class Night:
         return int(night.get("nights_warm", 0))
 
     def _warm_start(self, data: Dataset) -> tuple[str | None, WarmStart | None]:
-        """The live model's weights, unless tonight is the night to begin from scratch."""
+        """The live model's weights, unless tonight is the night to begin from scratch.
+
+        Who was forgotten since its training and came back begins anew: the service trusts tonight's model about them.
+        """
         live = self.journal.identity["champion"]
         path = self._places.own / "warm" / f"{live}.pt"
         if live is None or not path.exists() or self._nights_warm() + 1 >= self._settings.train.full_every:
             return None, None
-        warm = WarmStart.load(path)
+        warm = WarmStart.load(path).without(self._result("snapshot")["gone"]["forgotten_since"])
         chosen = set(data.modalities if self._recipe.modalities is None else self._recipe.modalities)
         return (live, warm) if warm.suits(data, self._recipe.width, chosen) is None else (None, None)
 

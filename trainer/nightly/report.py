@@ -7,7 +7,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -38,11 +38,10 @@ def write_report(own: Path, journal: Journal, outcome: str, reason: str) -> Path
     """Write all of it, durably; returns the path of the JSON report. A dry run leaves status and metrics alone."""
     reports = own / "reports"
     reports.mkdir(parents=True, exist_ok=True)
-    past = past_nights(own)
+    _forget(own, journal.steps.get("snapshot", {}).get("gone", {}).get("forgotten", []))
     document = _document(journal, outcome, reason)
     path = reports / f"{journal.name}.json"
-    _replace(path, json.dumps(document, indent=1, ensure_ascii=False))
-    _replace(path.with_suffix(".html"), _page(document, [night for night in past if night["night"] != journal.name]))
+    _write(path, document, past_nights(own))
     if not document["dry_run"]:
         write_status(own, document)
     return path
@@ -116,6 +115,25 @@ def past_nights(own: Path) -> list[Document]:
         except (OSError, ValueError):
             continue
     return nights
+
+
+def _forget(own: Path, users: Collection[str]) -> None:
+    """Take the samples of forgotten users out of earlier reports."""
+    for path in (own / "reports").glob("*.json"):
+        try:
+            document = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+        kept = [sample for sample in document.get("samples", []) if sample["user_id"] not in users]
+        if len(kept) < len(document.get("samples", [])):
+            _write(path, {**document, "samples": kept}, past_nights(own))
+
+
+def _write(path: Path, document: Document, nights: list[Document]) -> None:
+    """The report as JSON, and as a page that knows of the nights before it."""
+    _replace(path, json.dumps(document, indent=1, ensure_ascii=False))
+    before = [night for night in nights if night["night"] < document["night"]]
+    _replace(path.with_suffix(".html"), _page(document, before))
 
 
 def _document(journal: Journal, outcome: str, reason: str) -> Document:

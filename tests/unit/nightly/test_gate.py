@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from shared.fold_in import item_weights, profile
 from tests.unit.nightly.conftest import Nights
 from trainer.dataset import TRAIN, Dataset
 from trainer.nightly.candidate import Candidate, fresh_holdout
@@ -159,6 +160,23 @@ def test_the_champion_folds_in_whom_it_does_not_know(nights: Nights) -> None:
         places = {item: place for place, item in enumerate(nights.today.item_ids)}
         given = [scores[places[item.item_id]] for item in answer.items]
         assert given == pytest.approx([item.score for item in answer.items], rel=1e-4, abs=1e-5)
+
+
+def test_whom_the_service_does_not_trust_the_champion_about_is_folded_in_too(nights: Nights) -> None:
+    """As if the champion had not been trained on them: the other users' vectors do not change."""
+    own = nights.champion
+    gone = nights.today.user_ids[17]
+    trusted, standing = (
+        champion(own, nights.today, unknown_users=unknown).contender for unknown in ([], [gone, "no such user"])
+    )
+    changed = np.flatnonzero((trusted.users != standing.users).any(axis=1))
+    assert changed.tolist() == [17]
+    assert not standing.knows_user[17]
+    taken = fresh_holdout(nights.today).training[17].indices
+    places = [own.items.dense(nights.today.item_ids[item]) for item in taken]
+    history = np.unique([place for place in places if place is not None])
+    expected = profile(history, own.item_embeddings, item_weights(own.popularity)) @ own.fold_in
+    assert standing.users[17, :-1] == pytest.approx(expected, abs=1e-5)
 
 
 def test_with_few_users_a_challenger_that_may_be_worse_is_not_let_through(nights: Nights, good: Candidate) -> None:

@@ -101,6 +101,21 @@ def test_rows_follow_their_ids(nights: Nights, learnt: WarmStart) -> None:
         assert torch.equal(value, learnt.fusion[name])
 
 
+def test_who_is_left_out_begins_anew_and_nobody_else_does(nights: Nights, learnt: WarmStart) -> None:
+    gone = nights.yesterday.user_ids[3:9:2]
+    inputs = prepare_inputs(nights.yesterday, RECIPE, CPU)
+    model, fresh = Distillation(inputs, RECIPE, 1), Distillation(inputs, RECIPE, 1)
+    learnt.without(gone).begin(model, inputs, nights.yesterday)
+    for side, encoders, untouched in (
+        ("student", model.student.encoders, fresh.student.encoders),
+        ("teachers", model.teachers.encoders, fresh.teachers.encoders),
+    ):
+        ids = [*nights.yesterday.user_ids, *(f"item {item}" for item in nights.yesterday.item_ids)]
+        for place, each in enumerate(ids):
+            expected = untouched.id.table[place] if each in gone else learnt.tables[side]["id"][place]
+            assert torch.equal(encoders.id.table[place], expected)
+
+
 def test_gates_say_the_same_of_the_same_items_though_the_features_turned(nights: Nights, learnt: WarmStart) -> None:
     today = changed(nights.yesterday)
     inputs = prepare_inputs(today, RECIPE, CPU)

@@ -1,0 +1,48 @@
+"""Reports of nights: what they say of users goes with the users, and a dry run is no night that anybody waits for."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trainer.nightly.journal import Journal
+from trainer.nightly.report import read_status, write_report
+
+SAMPLE = {"took": [], "held_out": [], "student": [], "teachers": {}, "shares": {}}
+
+
+def ended_night(own: Path, *, forgotten: tuple[str, ...] = (), dry_run: bool = False) -> Journal:
+    identity = {"dry_run": dry_run, "champion": None, "settings": {}}
+    journal = Journal.begin(own / "runs", identity)
+    gone = {"retired": [], "forgotten": [*forgotten]}
+    journal.step("snapshot", lambda: {"interactions": 7, "gone": gone})
+    return journal
+
+
+def test_forgotten_users_leave_the_reports_of_earlier_nights(tmp_path: Path) -> None:
+    path = write_report(tmp_path, ended_night(tmp_path), "nothing_new", "quiet")
+    samples = [{"user_id": user, **SAMPLE} for user in ("ann-who-leaves", "bob")]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"samples": samples}))
+    write_report(tmp_path, ended_night(tmp_path, forgotten=("cyd",)), "nothing_new", "quiet")
+    assert [sample["user_id"] for sample in json.loads(path.read_text())["samples"]] == ["ann-who-leaves", "bob"]
+
+    write_report(tmp_path, ended_night(tmp_path, forgotten=("cyd", "ann-who-leaves")), "nothing_new", "quiet")
+
+    assert [sample["user_id"] for sample in json.loads(path.read_text())["samples"]] == ["bob"]
+    page = path.with_suffix(".html").read_text()
+    assert "bob" in page
+    assert "ann-who-leaves" not in page
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_dry_run_leaves_status_and_metrics_as_they_are(tmp_path: Path, before: bool) -> None:
+    if before:
+        write_report(tmp_path, ended_night(tmp_path), "refused", "worse")
+    status, metrics = read_status(tmp_path), tmp_path / "metrics.prom"
+    said = metrics.read_text() if before else None
+
+    path = write_report(tmp_path, ended_night(tmp_path, dry_run=True), "promoted", "would be promoted")
+
+    assert json.loads(path.read_text())["outcome"] == "promoted"
+    assert read_status(tmp_path) == status
+    assert (metrics.read_text() if metrics.exists() else None) == said
