@@ -46,24 +46,8 @@ class EventStream:
         found: Any = self._call(lambda: self._client.xrange(EVENT_STREAM, start, "+", ENTRIES_PER_READ))
         return [Entry(key.decode(), fields.get(EVENT_FIELD.encode(), b"")) for key, fields in found]
 
-    def has_reached(self, position: str) -> bool:
-        """Whether the stream has ever come to a position; if not, that is one of a Redis whose data was lost."""
-        return _numbers(position) <= _numbers(self._call(self._last))
-
     def trim(self, until: str) -> int:
         """Take away all entries up to a position, that one too; returns how many they were."""
         milliseconds, _, number = until.partition("-")
         beyond = f"{milliseconds}-{int(number) + 1}"
         return int(self._call(lambda: self._client.xtrim(EVENT_STREAM, minid=beyond, approximate=False)))
-
-    def _last(self) -> str:
-        if not self._client.exists(EVENT_STREAM):
-            return "0-0"
-        info: Any = self._client.xinfo_stream(EVENT_STREAM)
-        last = info["last-generated-id"]
-        return last.decode() if isinstance(last, bytes) else str(last)
-
-
-def _numbers(position: str) -> tuple[int, int]:
-    milliseconds, _, number = position.partition("-")
-    return int(milliseconds), int(number or 0)

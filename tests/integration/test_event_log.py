@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ import polars as pl
 import pytest
 
 from shared.errors import UserError
-from shared.events import Event
+from shared.events import Event, encode
 from shared.state import Recorded, UserState, open_state
 from trainer.nightly.drain import Drained, drain
 from trainer.nightly.event_log import EventLog, Selection, as_frame
@@ -83,6 +84,16 @@ def test_a_redis_that_lost_its_data_is_read_from_its_beginning(state: UserState,
     assert ids(log) == ["e1", "e2"]
 
 
+def test_a_redis_whose_clock_is_behind_loses_nothing(state: UserState, log: EventLog) -> None:
+    """The log came further than the first of these entries, with another Redis."""
+    log.append(as_frame([event(1)]), position="2000000000000-0")
+    for number, position in ((2, "1999999990000-0"), (3, "2000000000000-0"), (4, "2000000001000-0")):
+        state._client.xadd("mts4mm:events", {"e": encode(event(number))}, id=position)
+    assert drain(state, log) == Drained(new=3)
+    assert ids(log) == ["e1", "e2", "e3", "e4"]
+    assert len(state.event_stream) == 0
+
+
 def test_what_is_no_event_is_set_aside(state: UserState, log: EventLog) -> None:
     state._client.xadd("mts4mm:events", {"e": "no event"})
     state.record([event(1)])
@@ -118,6 +129,68 @@ def test_killed_anywhere_it_loses_nothing_and_has_nothing_twice(
     assert len(state.event_stream) == 0
     counted = {str(log.folder / name) for name in json.loads((log.folder / "log.json").read_text())["files"]}
     assert counted == {str(path) for path in log.folder.glob("date=*/*")}
+
+
+def test_without_its_table_of_contents_nothing_is_removed(log: EventLog) -> None:
+    log.append(as_frame([event(1), event(2, days=1)]))
+    contents = (log.folder / "log.json").read_bytes()
+    (log.folder / "log.json").unlink()
+    for use in (log.read, lambda: log.append(as_frame([event(3)])), lambda: log.remove(Selection(), dry_run=True)):
+        with pytest.raises(UserError, match=r"log\.json: is missing, and without it nobody knows"):
+            use()
+    (log.folder / "log.json").write_bytes(contents)
+    assert ids(log) == ["e1", "e2"]
+
+
+def test_what_is_somebody_else_s_in_the_folder_stays(log: EventLog) -> None:
+    others = [log.folder / "date=2025-01-01" / "clicks.parquet", log.folder / "removed" / "notes.txt"]
+    for path in others:
+        path.parent.mkdir()
+        path.write_text("ours")
+    log.append(as_frame([event(1)]))
+    log.remove(Selection(users=("ann",)))
+    log.append(as_frame([event(2)]))
+    assert [path.read_text() for path in others] == ["ours", "ours"]
+    assert ids(log) == ["e2"]
+
+
+def test_a_folder_s_name_may_have_what_patterns_have(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "shop[1]*")
+    for number in (1, 2, 1):
+        log.append(as_frame([event(number)]))
+    assert ids(log) == ["e1", "e2"]
+    assert log.stats()["events"] == 2
+
+
+def test_a_damaged_file_is_named(log: EventLog) -> None:
+    log.append(as_frame([event(1)]))
+    (path,) = log.folder.glob("date=*/*")
+    os.truncate(path, path.stat().st_size // 2)
+    gone = {"ann": NOON + timedelta(days=1)}
+    for use in (log.read, log.stats, lambda: log.append(as_frame([event(2)])), lambda: log.forget(gone)):
+        with pytest.raises(UserError, match=rf"{path.name}: is damaged .*restore it"):
+            use()
+    path.unlink()
+    for use in (log.read, lambda: log.append(as_frame([event(2)])), lambda: log.forget(gone)):
+        with pytest.raises(UserError, match=rf"{path.name}: this file of the log is missing: restore it"):
+            use()
+
+
+def test_whoever_reads_while_events_are_removed_reads_on(log: EventLog) -> None:
+    """A file that is written anew without what was removed takes the place of one that a reader was told of."""
+    log.append(as_frame([event(number, user=f"user {number}") for number in range(60)]))
+    read = []
+
+    def reading() -> None:
+        while len(log.read()) > 1:
+            read.append(True)
+
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(reading)
+        for number in range(59):
+            log.remove(Selection(users=(f"user {number}",)))
+        reader.result()
+    assert read
 
 
 def test_forgotten_users_are_gone_from_the_disk(log: EventLog) -> None:

@@ -1,7 +1,8 @@
 """Moves events from the Redis stream into the log: at least once out of Redis, exactly once in the log.
 
-A round reads some of the stream, commits them with the position in one step, and only then trims the stream. Killed
-anywhere it goes on from the position of the log; what was committed and not trimmed is known by its ids.
+A round reads some of the stream from its beginning, commits them in one step, and only then trims the stream of them.
+Whatever is in the stream was not read, or not trimmed since the last kill; the log knows its events by their ids.
+Positions tell nothing across drains: another Redis, or a clock that was set back, begins with smaller ones.
 """
 
 import time
@@ -49,18 +50,13 @@ def drain(state: UserState, log: EventLog) -> Drained:
         UserError: Redis does not answer.
     """
     done = Drained()
-    position = log.position
-    if position is not None:
-        reached = position
-        position = position if patiently(lambda: state.event_stream.has_reached(reached)) else None
-    if position is not None:
-        _trim(state, position)
-    for entries in _rounds(state, position):
+    for entries in _rounds(state):
         events, unreadable = _decoded(entries)
         if unreadable:
             _set_aside(log.folder / UNREADABLE, unreadable)
-        appended = log.append(as_frame(events), entries[-1].position)
-        _trim(state, entries[-1].position)
+        last = entries[-1].position
+        appended = log.append(as_frame(events), last)
+        patiently(partial(state.event_stream.trim, last))
         fault.point("log:trimmed")
         done += Drained(appended.new, appended.repeated, len(unreadable))
     return done
@@ -82,12 +78,9 @@ def patiently(call: Callable[[], _Answer], patience: float = PATIENCE_SECONDS) -
             time.sleep(min(1.0, error.retry_after_seconds))
 
 
-def _trim(state: UserState, until: str) -> None:
-    patiently(lambda: state.event_stream.trim(until))
-
-
-def _rounds(state: UserState, after: str | None) -> Iterator[list[Entry]]:
-    """The stream after a position, in portions of a commit."""
+def _rounds(state: UserState) -> Iterator[list[Entry]]:
+    """The stream from its beginning, in portions of a commit."""
+    after: str | None = None
     while True:
         portion: list[Entry] = []
         while len(portion) < EVENTS_PER_COMMIT:

@@ -7,11 +7,13 @@
 
 A file counts from the moment that ``log.json`` names it, and that is replaced atomically: the events of a drain, in
 however many files, and the position up to which the stream was read are there together or not at all. Files that it
-does not name are what a killed writer left, and are removed by the next one.
+does not name are what a killed writer left, and are removed by the next one. Where there are such files and no
+``log.json``, it was lost, or the folder is somebody else's: then nothing is read, and nothing removed.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -39,6 +41,8 @@ SCHEMA: Mapping[str, Any] = {
 CONTENTS = "log.json"
 REMOVED = "removed"
 _DAY = "date={:%Y-%m-%d}"
+_OWN = re.compile(rf"part-[0-9a-f]{{32}}\.parquet|{re.escape(durable.TEMPORARY_PREFIX)}.*")
+"""The names of files that this log writes beside ``log.json``."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,10 @@ class Appended:
     repeated: int
 
 
+class _MissingError(UserError):
+    """A file that counted is not there."""
+
+
 class EventLog:
     """The log in a folder, which is made if need be. Any number may read while one writes."""
 
@@ -144,13 +152,17 @@ class EventLog:
         return Appended(len(new), len(events) - len(new))
 
     def read(self, since: datetime | None = None) -> pl.DataFrame:
-        """Events from a moment on, or all, by timestamp and then id."""
-        files = self._contents().files
+        """Events from a moment on, or all, by timestamp and then id.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
         first = None if since is None else _DAY.format(since)
-        paths = [self.folder / name for name in files if first is None or name.partition("/")[0] >= first]
-        if not paths:
-            return pl.DataFrame(schema=SCHEMA)
-        events = pl.concat([pl.read_parquet(path, hive_partitioning=False) for path in paths])
+
+        def wanted(contents: _Contents) -> list[str]:
+            return [name for name in contents.files if first is None or name.partition("/")[0] >= first]
+
+        _, events = self._read(wanted)
         if since is not None:
             events = events.filter(pl.col("timestamp") >= since)
         return events.sort("timestamp", "event_id")
@@ -207,12 +219,42 @@ class EventLog:
         return found
 
     def removed(self, since: datetime | None = None) -> pl.DataFrame:
-        """Events that somebody removed, after a moment or ever; those that came again since are in the log too."""
-        contents = self._contents()
+        """Events that somebody removed, after a moment or ever; those that came again since are in the log too.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        contents, events = self._read(lambda contents: contents.removed)
         asked = [each for each in contents.removals if since is None or datetime.fromisoformat(each["at"]) > since]
-        files = [pl.read_parquet(self.folder / name, hive_partitioning=False) for name in contents.removed]
         matches = [pl.lit(value=False), *(Selection.of(each).matches() for each in asked)]
-        return pl.concat([pl.DataFrame(schema=SCHEMA), *files]).filter(pl.any_horizontal(matches))
+        return events.filter(pl.any_horizontal(matches))
+
+    def _read(self, wanted: Callable[[_Contents], Iterable[str]]) -> tuple[_Contents, pl.DataFrame]:
+        """The table of contents and the events of its wanted files; anew where a writer took one away meanwhile."""
+        while True:
+            contents = self._contents()
+            try:
+                files = [self._file(name) for name in wanted(contents)]
+            except _MissingError:
+                if contents == self._contents():
+                    raise
+            else:
+                return contents, pl.concat([pl.DataFrame(schema=SCHEMA), *files])
+
+    def _file(self, name: str) -> pl.DataFrame:
+        """The events of one file.
+
+        Raises:
+            UserError: it is not there, or damaged.
+        """
+        path = self.folder / name
+        try:
+            with path.open("rb") as file:
+                return pl.read_parquet(file)
+        except FileNotFoundError:
+            raise _MissingError(f"{path}: this file of the log is missing: restore it from a backup") from None
+        except pl.exceptions.PolarsError as error:
+            raise UserError(f"{path}: is damaged ({str(error).splitlines()[0]}): restore it from a backup") from error
 
     def _without(
         self,
@@ -223,7 +265,7 @@ class EventLog:
         """Files with the rest of those that hold unwanted events in their place, and these events."""
         kept, taken = dict(files), []
         for name in files:
-            events = pl.read_parquet(self.folder / name, hive_partitioning=False)
+            events = self._file(name)
             found = unwanted(events)
             if not found.any():
                 continue
@@ -234,8 +276,8 @@ class EventLog:
 
     def stats(self) -> dict[str, Any]:
         """What is in it, for people and as JSON."""
-        contents = self._contents()
-        events = self.read()
+        contents, events = self._read(lambda contents: contents.files)
+        events = events.sort("timestamp", "event_id")
         days = events.group_by(pl.col("timestamp").dt.date().alias("day")).len().sort("day")
         types = events.group_by("type").len().sort("len", descending=True)
         return {
@@ -257,6 +299,8 @@ class EventLog:
     def _writing(self) -> Iterator[_Contents]:
         with durable.exclusive(self.folder / "lock"):
             contents = self._contents()
+            if not (self.folder / CONTENTS).exists():
+                self._commit(contents)
             self._remove_uncounted({**contents.files, **contents.removed})
             yield contents
 
@@ -266,6 +310,12 @@ class EventLog:
             document = json.loads(path.read_bytes())
             return _Contents(**document)
         except FileNotFoundError:
+            beside = next(self._files(), None)
+            if beside is not None:
+                raise UserError(
+                    f"{path}: is missing, and without it nobody knows whether {beside} counts: restore it from a "
+                    "backup, or give a folder of the log's own"
+                ) from None
             return _Contents()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: the log's table of contents cannot be read ({error})") from error
@@ -279,8 +329,12 @@ class EventLog:
         paths = [self.folder / name for name in (*contents.files, *contents.removed)]
         if not paths or new.is_empty():
             return new.select("event_id").clear()
-        known = pl.scan_parquet(paths, hive_partitioning=False).select("event_id")
-        return known.join(new.lazy().select("event_id"), on="event_id", how="semi").collect()
+        known = pl.scan_parquet(paths, hive_partitioning=False, glob=False).select("event_id")
+        try:
+            return known.join(new.lazy().select("event_id"), on="event_id", how="semi").collect()
+        except (FileNotFoundError, pl.exceptions.PolarsError):
+            self._read(lambda contents: [*contents.files, *contents.removed])  # says which file it is
+            raise
 
     def _write(self, events: pl.DataFrame) -> dict[str, int]:
         """Files by day, synced; they do not count yet."""
@@ -307,8 +361,14 @@ class EventLog:
         durable.sync_directory(self.folder)
         return {name: len(events)}
 
+    def _files(self) -> Iterator[Path]:
+        """The files of events that are there, counted or not."""
+        for path in (*self.folder.glob("date=*/*"), *self.folder.glob(f"{REMOVED}/*")):
+            if _OWN.fullmatch(path.name):
+                yield path
+
     def _remove_uncounted(self, counted: Mapping[str, int]) -> None:
-        for path in [*self.folder.glob("date=*/*"), *self.folder.glob(f"{REMOVED}/*")]:
+        for path in list(self._files()):
             if str(path.relative_to(self.folder)) not in counted:
                 path.unlink()
         for folder in self.folder.glob("date=*"):
