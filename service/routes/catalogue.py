@@ -79,8 +79,12 @@ def similar(
 
 @changes.post("/items/{item_id:path}:restore", operation_id="restore_item", responses=RETIREMENT_PROBLEMS)
 def restore(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay) -> RetiredResponse:
-    """Take a retirement back; of an item that is not retired, nothing changes."""
-    known(lambda: engine.item(item_id), "item")
+    """Take a retirement back; of an item that is not retired, nothing changes.
+
+    A retired item that nobody has taken is in no model since the night that followed; it is again after the next one.
+    """
+    if item_id not in overlay.retired.item_ids:
+        known(lambda: engine.item(item_id), "item")
     overlay.call("restore", lambda state: state.restore_items([item_id]))
     overlay.look()
     return RetiredResponse(item_id=item_id, retired=False)

@@ -19,7 +19,7 @@ from shared.events import Event, encode
 from shared.state import Recorded, UserState, open_state
 from trainer.nightly.drain import Drained, drain
 from trainer.nightly.event_log import EventLog, Selection, as_frame
-from trainer.nightly.imports import read_events
+from trainer.nightly.imports import read_events, read_time
 from trainer.nightly.removal import Removed, remove_events
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -249,6 +249,16 @@ def test_what_is_no_number_is_the_fault_of_its_row(tmp_path: Path, name: str, sa
     assert bad[0].reason.startswith(f"{name}: ")
     assert "is no number" in bad[0].reason
     assert len(bad[0].reason) < 100
+
+
+@pytest.mark.parametrize("said", ["20261124", "2026-11-24", "2026-11-24T00:00Z", "1795478400", 1795478400.0])
+def test_a_day_written_without_dashes_is_no_moment_of_1970(said: object) -> None:
+    assert read_time(said) == datetime(2026, 11, 24, tzinfo=UTC)
+
+
+def test_a_year_alone_is_no_time() -> None:
+    with pytest.raises(ValueError, match="'2026' is no time; write 2026-"):
+        read_time("2026")
 
 
 def test_the_command_imports_all_or_nothing_and_says_what_is_there(tmp_path: Path) -> None:

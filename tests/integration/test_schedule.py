@@ -108,7 +108,8 @@ def nights(cron: str, until: datetime) -> list[datetime]:
 
 
 @pytest.mark.parametrize(
-    "cron", ["every night", "", "0 3 * *", *(f"0 3 * * {day}" for day in ("8", "4-2", "1/0", "1-", "-1", ","))]
+    "cron",
+    ["every night", "", "0 3 * *", "0 3 30 2 *", *(f"0 3 * * {day}" for day in ("8", "4-2", "1/0", "1-", "-1", ","))],
 )
 def test_a_schedule_that_makes_no_sense_is_refused(cron: str) -> None:
     with pytest.raises(UsageError, match="write five fields"):

@@ -26,6 +26,7 @@ from trainer.cli import (
 )
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 EXIT_CODES = """
 [bold]Exit codes[/bold]: 0 done; 1 the data or the artefact is not usable (the message says what to mend);
@@ -68,9 +69,11 @@ def main() -> None:
     except UserError as error:
         _end(error)
     except OSError as error:
+        place = error.filename or "the disk"
+        if error.errno in _NO_ACCESS:
+            _end(UserError(f"{place}: {error.strerror}; change its permissions, or give another folder"))
         if error.errno not in _NO_ROOM:
             raise
-        place = error.filename or "the disk"
         _end(UserError(f"{place}: {error.strerror}; make room, then give the same command again, what is done is kept"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -114,31 +114,31 @@ def run_night(
     from trainer.nightly.job import Night, alone
     from trainer.nightly.report import write_failure
 
-    try:
-        lock = alone(places)
-        with lock:
-            night = None
-            try:
-                if places.models_url is not None:
-                    _follow_object_store(places.models_url, places.store)
-                with _shown() as watcher:
-                    night = Night(
-                        places,
-                        settings,
-                        state_opener(places.store),
-                        state_settings().event_weights,
-                        device=device,
-                        dry_run=dry_run,
-                        fresh=fresh,
-                        watcher=watcher,
-                    )
-                    return night.run()
-            except Exception as error:
-                if not dry_run:
-                    write_failure(places.own, None if night is None else night.journal, str(error) or repr(error))
-                raise
-    except BlockingIOError:
-        return None
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone(places))
+        except BlockingIOError:
+            return None
+        night = None
+        try:
+            if places.models_url is not None:
+                _follow_object_store(places.models_url, places.store)
+            with _shown() as watcher:
+                night = Night(
+                    places,
+                    settings,
+                    state_opener(places.store),
+                    state_settings().event_weights,
+                    device=device,
+                    dry_run=dry_run,
+                    fresh=fresh,
+                    watcher=watcher,
+                )
+                return night.run()
+        except Exception as error:
+            if not dry_run:
+                write_failure(places.own, None if night is None else night.journal, str(error) or repr(error))
+            raise
 
 
 def _follow_object_store(url: str, models: Path) -> None:

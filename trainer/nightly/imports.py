@@ -8,6 +8,7 @@ offset is UTC.
 import json
 import reprlib
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -17,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from shared.errors import UserError
-from shared.events import Event
+from shared.events import EARLIEST, Event
 from trainer.dataset import tables
 from trainer.dataset.findings import UnreadableError
 
@@ -105,15 +106,17 @@ def _number(name: str, value: Any) -> float:
 def read_time(value: Any) -> datetime:
     """A time as people write it: ISO 8601, UTC where it has no offset, or seconds since 1970.
 
+    A number before ``EARLIEST`` is no time of an event: 20261124 is a day in ISO 8601.
+
     Raises:
         ValueError: it is none.
     """
     if isinstance(value, datetime):
         return value if value.tzinfo else value.replace(tzinfo=UTC)
-    try:
-        return datetime.fromtimestamp(float(value), UTC)
-    except (TypeError, ValueError, OverflowError, OSError):
-        pass
+    with suppress(TypeError, ValueError, OverflowError, OSError):
+        seconds = datetime.fromtimestamp(float(value), UTC)
+        if seconds >= EARLIEST:
+            return seconds
     try:
         time = datetime.fromisoformat(str(value))
     except ValueError:

@@ -65,7 +65,12 @@ def interactions(base: pl.DataFrame, events: pl.DataFrame, known: Known, setting
     capped = _capped(weighed, settings.user_day_cap)
     counts["over_cap"] = len(weighed) - len(capped)
     old = base.select(
-        "user", "item", pl.col("timestamp").cast(pl.Float64), pl.lit(FULL_WEIGHT).alias("w"), pl.lit(False).alias("log")
+        "user",
+        "item",
+        pl.col("timestamp").cast(pl.Float64),
+        of_type=pl.lit(FULL_WEIGHT),
+        w=pl.lit(FULL_WEIGHT),
+        log=pl.lit(False),
     )
     both = pl.concat([_unforgotten(old, known), capped.with_columns(pl.lit(True).alias("log"))])
     if known.items is not None:
@@ -80,7 +85,10 @@ def interactions(base: pl.DataFrame, events: pl.DataFrame, known: Known, setting
 
 
 def _weighed(events: pl.DataFrame, known: Known, counts: dict[str, int]) -> pl.DataFrame:
-    """Events as ``user, item, timestamp, w``; those of users since forgotten, and of unknown types, are left out."""
+    """Events as ``user, item, timestamp``, the weight ``of_type`` and with the event's own, ``w``.
+
+    Those of users since forgotten, and of unknown types, are left out.
+    """
     weights = pl.DataFrame(
         {"type": list(known.weights), "of_type": list(known.weights.values())},
         schema={"type": pl.String, "of_type": pl.Float64},
@@ -91,6 +99,7 @@ def _weighed(events: pl.DataFrame, known: Known, counts: dict[str, int]) -> pl.D
         user="user_id",
         item="item_id",
         timestamp=pl.col("timestamp").dt.timestamp("us") / 1e6,
+        of_type="of_type",
         w=pl.col("of_type") * pl.col("weight").fill_null(1.0),
     )
     kept = _unforgotten(rows, known)
@@ -135,7 +144,7 @@ def _pairs(rows: pl.DataFrame, settings: EventSettings, counts: dict[str, int]) 
         weight=decayed.filter(liked).sum(),
         from_log=pl.col("log").filter(liked).all(),
         refused=time.filter(pl.col("w") < 0).max(),
-        taken_back=time.filter(pl.col("w") >= FULL_WEIGHT).max(),
+        taken_back=time.filter(pl.col("of_type") >= FULL_WEIGHT).max(),
     )
     hidden = pl.col("refused").is_not_null() & (
         pl.col("taken_back").is_null() | (pl.col("taken_back") < pl.col("refused"))

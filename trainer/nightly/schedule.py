@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,8 @@ def cron_trigger(cron: str) -> BaseTrigger:
         else:
             either = [fields]
         triggers = [CronTrigger.from_crontab(" ".join(each), timezone="UTC") for each in either]
+        if all(each.get_next_fire_time(None, datetime.now(UTC)) is None for each in triggers):
+            raise ValueError("there is no such day")
         return triggers[0] if len(triggers) == 1 else OrTrigger(triggers)
     except ValueError as error:
         raise UsageError(f"--cron {cron!r}: {error}; write five fields, such as '0 3 * * *'") from None

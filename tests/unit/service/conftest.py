@@ -32,12 +32,13 @@ def publish(
     store: Path,
     attachments: Mapping[str, bytes] | None = None,
     items: Sequence[Mapping[str, Any]] = tuple({"title": title} for title in TITLES),
+    item_ids: Sequence[str] = tuple(ITEM_IDS),
 ) -> str:
     """Publish the small shop; returns the version."""
     seen = list(SEEN.values())
     model = StudentModel(
         user_ids=list(SEEN),
-        item_ids=ITEM_IDS,
+        item_ids=item_ids,
         user_embeddings=USER_EMBEDDINGS,
         item_embeddings=ITEM_EMBEDDINGS,
         train_indptr=np.cumsum([0, *(len(items) for items in seen)]),

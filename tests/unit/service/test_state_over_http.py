@@ -165,6 +165,19 @@ def test_a_retired_item_is_nowhere_until_it_is_restored(shop: Client) -> None:
     assert shop.item("hat").item_id == "hat"
 
 
+def test_a_retired_item_that_the_model_has_no_more_can_be_restored_for_the_next_one(models: Path) -> None:
+    """The nightly job leaves a retired item out that nobody took."""
+    with TestClient(create_app(Settings(models=models))) as http:
+        shop = Client("http://testserver", http=http)
+        shop.retire_item("hat")
+        shop.activate(publish(models, item_ids=["cap" if item == "hat" else item for item in ITEM_IDS]))
+        assert not shop.restore_item("hat").retired
+        with pytest.raises(ServiceError, match="404: The model knows no such item"):
+            shop.restore_item("hat")
+        shop.activate(publish(models))
+        assert shop.item("hat").item_id == "hat"
+
+
 def test_an_item_that_is_not_there_cannot_be_retired(shop: Client) -> None:
     for change in (shop.retire_item, shop.restore_item):
         with pytest.raises(ServiceError, match="404: The model knows no such item"):
