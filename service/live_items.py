@@ -53,7 +53,7 @@ class LiveCatalogue:
                 kept = {name: item for name, item in self._items.items() if changes.get(name) == item.changed}
                 self._items = kept | found
             self._version = version
-        if engine is not None and self._items:
+        if engine is not None:
             self.joined(engine)
 
     def encode(self, state: LiveItems, engine: Engine, stopping: threading.Event) -> bool:
@@ -95,13 +95,12 @@ class LiveCatalogue:
         return known[2] if known is not None and known[0] is engine and known[1] is items else None
 
     def joined(self, engine: Engine) -> Engine:
-        """The engine with the live items; itself if there are none."""
-        ready = self.at_hand(engine)
-        if ready is not None:
-            return ready
-        items = self._items
+        """The engine with the live items; itself if there are none, and then no other is held any longer."""
         with self._joining:
-            known = self._joined
+            items, known = self._items, self._joined
+            if not items:
+                self._joined = None
+                return engine
             if known is None or known[0] is not engine or known[1] is not items:
                 known = self._joined = (engine, items, engine.with_live(_table(engine, items)))
             return known[2]
