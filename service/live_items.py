@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from service.engine import Engine
 from service.live_table import LiveTable
@@ -17,6 +18,22 @@ ENCODE_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
+class _Joined(NamedTuple):
+    """Live items, and the engine that they were joined to.
+
+    Attributes:
+        base: the engine without them.
+        items: by id.
+        engine: the one with them; the base where there is a problem.
+        problem: why they could not be joined; None if they could.
+    """
+
+    base: Engine
+    items: Mapping[str, LiveItem]
+    engine: Engine
+    problem: str | None
+
+
 class LiveCatalogue:
     """The live items as of the last look; safe from any number of threads."""
 
@@ -26,13 +43,19 @@ class LiveCatalogue:
         self._changing = threading.Lock()
         self._joining = threading.Lock()
         self._looked_at: tuple[Engine, Mapping[str, LiveItem]] | None = None
-        self._joined: tuple[Engine, Mapping[str, LiveItem], Engine] | None = None
+        self._joined: _Joined | None = None
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._items
+
+    @property
+    def problem(self) -> str | None:
+        """Why the live items are in no answer; None if they are, as far as they can be placed."""
+        known = self._joined
+        return None if known is None else known.problem
 
     def get(self, item_id: str) -> LiveItem | None:
         """An item as it was put, without its picture; None if it was not."""
@@ -92,18 +115,30 @@ class LiveCatalogue:
         items, known = self._items, self._joined
         if not items:
             return engine
-        return known[2] if known is not None and known[0] is engine and known[1] is items else None
+        return known.engine if known is not None and known.base is engine and known.items is items else None
 
     def joined(self, engine: Engine) -> Engine:
-        """The engine with the live items; itself if there are none, and then no other is held any longer."""
+        """The engine with the live items; itself if there are none, and then no other is held any longer.
+
+        It is itself, too, where the model comes to grief over them, see ``problem``; every look tries again.
+        """
         with self._joining:
             items, known = self._items, self._joined
             if not items:
                 self._joined = None
                 return engine
-            if known is None or known[0] is not engine or known[1] is not items:
-                known = self._joined = (engine, items, engine.with_live(_table(engine, items)))
-            return known[2]
+            if known is None or known.base is not engine or known.items is not items or known.problem:
+                known = self._joined = self._join(engine, items)
+            return known.engine
+
+    def _join(self, engine: Engine, items: Mapping[str, LiveItem]) -> _Joined:
+        try:
+            return _Joined(engine, items, engine.with_live(_table(engine, items)), None)
+        except Exception as error:  # whatever is wrong with a model's tower, all that it knows can be answered
+            problem = str(error) if isinstance(error, UserError) else repr(error)
+            if problem != self.problem:
+                _log.exception("live items are in no answer")
+            return _Joined(engine, items, engine, problem)
 
 
 def _table(engine: Engine, items: Mapping[str, LiveItem]) -> LiveTable:
