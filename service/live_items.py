@@ -111,11 +111,14 @@ class LiveCatalogue:
         return more
 
     def at_hand(self, engine: Engine) -> Engine | None:
-        """What :meth:`joined` gives, if that is ready; at once."""
-        items, known = self._items, self._joined
-        if not items:
+        """The engine with the live items as they were last joined to it; None if none were yet. At once.
+
+        Who puts an item waits in :meth:`follow` until it is among them; nobody else needs to.
+        """
+        known = self._joined
+        if not self._items:
             return engine
-        return known.engine if known is not None and known.base is engine and known.items is items else None
+        return known.engine if known is not None and known.base is engine else None
 
     def joined(self, engine: Engine) -> Engine:
         """The engine with the live items; itself if there are none, and then no other is held any longer.

@@ -1,18 +1,28 @@
 """What a process makes of the live items, for the model that answers: joined to it, kept up to date, and let go."""
 
 import gc
+import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
+from numpy.typing import NDArray
 
+from service.app import create_app
+from service.client import Client, ServiceError
+from service.content import Content
 from service.engine import Engine
 from service.live_items import LiveCatalogue
+from service.schemas import PutItemRequest
+from service.settings import Settings
 from shared import artifact
+from shared.item_tower import Features
 from shared.state import LiveItem, LiveItems, open_state
-from tests.unit.service.test_live_items import publish_model
+from tests.unit.service.test_live_items import publish_model, until
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +61,53 @@ def test_the_model_before_is_let_go_when_a_night_has_trained_all_live_items(mode
     assert catalogue.joined(after) is after
     gc.collect()
     assert held() is None
+
+
+def test_while_a_table_is_made_answers_come_from_the_last_one_and_the_look_waits(
+    models: Path, state: LiveItems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue, engine = LiveCatalogue(), engine_of(models)
+    state.put(mug("a"))
+    catalogue.follow(state, engine)
+    last, goes_on, vectors = catalogue.at_hand(engine), threading.Event(), Content.vectors
+
+    def slowly(content: Content, features: Sequence[Features]) -> NDArray[np.float32]:
+        assert goes_on.wait(60)
+        return vectors(content, features)
+
+    monkeypatch.setattr(Content, "vectors", slowly)
+    state.put(mug("b"))
+    with ThreadPoolExecutor(1) as pool:
+        look = pool.submit(catalogue.follow, state, engine)
+        until(lambda: "b" in catalogue)
+        at_hand, waits = catalogue.at_hand(engine), not look.done()
+        goes_on.set()
+        look.result(60)
+    assert at_hand is last
+    assert at_hand is not None
+    assert at_hand.rows(["a", "b"]).size == 1
+    assert waits
+    after = catalogue.at_hand(engine)
+    assert after is not None
+    assert after.rows(["a", "b"]).size == 2
+    assert catalogue.at_hand(engine_of(models)) is None
+
+
+def test_whoever_puts_or_deletes_an_item_reads_it_at_once_while_others_do_the_same(models: Path) -> None:
+    with TestClient(create_app(Settings(models=models))) as http:
+        shop = Client("http://testserver", http=http)
+
+        def work(worker: int) -> None:
+            for turn in range(8):
+                name = f"{worker} {turn}"
+                shop.put_item(name, PutItemRequest(metadata={"turn": turn}, features={"text": [1.0, worker, turn]}))
+                assert shop.item(name).metadata == {"turn": turn}
+                shop.retire_item(name)
+                with pytest.raises(ServiceError) as gone:
+                    shop.item(name)
+                assert gone.value.status == 404
+                assert name not in [item.item_id for item in shop.similar("i1", 500).items]
+
+        with ThreadPoolExecutor(4) as pool:
+            for done in [pool.submit(work, worker) for worker in range(4)]:
+                done.result(120)
