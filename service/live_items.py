@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from service.engine import Engine
 from service.live_table import LiveTable
 from shared.errors import UserError
+from shared.item_tower import Features
 from shared.state import Encoded, LiveItem, LiveItems
 
 ENCODE_SECONDS = 5.0
@@ -136,7 +139,7 @@ class LiveCatalogue:
 
     def _join(self, engine: Engine, items: Mapping[str, LiveItem]) -> _Joined:
         try:
-            return _Joined(engine, items, engine.with_live(_table(engine, items)), None)
+            return _Joined(engine, items, engine.with_live(_table(engine, items, self._joined)), None)
         except Exception as error:  # whatever is wrong with a model's tower, all that it knows can be answered
             problem = str(error) if isinstance(error, UserError) else repr(error)
             if problem != self.problem:
@@ -144,18 +147,33 @@ class LiveCatalogue:
             return _Joined(engine, items, engine, problem)
 
 
-def _table(engine: Engine, items: Mapping[str, LiveItem]) -> LiveTable:
-    ids, features, metadata, changed = [], [], [], {}
+def _table(engine: Engine, items: Mapping[str, LiveItem], last: _Joined | None) -> LiveTable:
+    """The table of all items. Of those that stand as they are in the last one of the same engine, it has the rows."""
+    before, kept = engine.live, {}
+    if last is not None and last.base is engine:
+        before = last.engine.live
+        kept = {name: row for row, name in enumerate(before.ids) if items.get(name) is last.items[name]}
+    features: list[Features] = []
+    ids, rows, metadata, changed = [], [], [], {}
     for item_id, item in items.items():
-        row = engine.artifact.items.dense(item_id)
-        if row is not None:
-            changed[row] = dict(item.metadata)
+        if (known := kept.get(item_id)) is not None:
+            ids.append(item_id)
+            rows.append(known)
+            metadata.append(before.metadata[known])
+        elif (trained := engine.artifact.items.dense(item_id)) is not None:
+            changed[trained] = dict(item.metadata)
         elif found := engine.content.features(item):
             ids.append(item_id)
-            features.append(found)
+            rows.append(len(before.ids) + len(features))
             metadata.append(dict(item.metadata))
-    units = engine.lookalikes.units(features)
-    return LiveTable(ids, engine.content.vectors(features), metadata, changed, units)
+            features.append(found)
+    order = np.array(rows, np.int64)
+    vectors = np.concatenate([before.vectors, engine.content.vectors(features)])[order]
+    units = {
+        name: np.concatenate([before.units.get(name, made[:0]), made])[order]
+        for name, made in engine.lookalikes.units(features).items()
+    }
+    return LiveTable(ids, vectors, metadata, changed, units)
 
 
 def _encoded(state: LiveItems, engine: Engine, item: LiveItem, modalities: Sequence[str]) -> LiveItem:

@@ -111,3 +111,34 @@ def test_whoever_puts_or_deletes_an_item_reads_it_at_once_while_others_do_the_sa
         with ThreadPoolExecutor(4) as pool:
             for done in [pool.submit(work, worker) for worker in range(4)]:
                 done.result(120)
+
+
+def test_of_unchanged_items_nothing_is_computed_again_and_the_table_is_as_one_made_anew(
+    models: Path, state: LiveItems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Puts, changes and deletions at random, also of items that the model knows, and of one that it cannot place."""
+    catalogue, engine, dice = LiveCatalogue(), engine_of(models), np.random.default_rng(4)
+    computed, vectors = [], Content.vectors
+
+    def counted(content: Content, features: Sequence[Features]) -> NDArray[np.float32]:
+        computed.append(len(features))
+        return vectors(content, features)
+
+    monkeypatch.setattr(Content, "vectors", counted)
+    state.put(LiveItem("without features", {}))
+    for turn in range(40):
+        names = [str(name) for name in dice.choice(["a", "b", "c", "d", "e", "f", "i3", "i4"], 2, replace=False)]
+        for name in names:
+            state.put(mug(name, *dice.normal(size=3)))
+        dropped = names[: 1 if turn % 3 == 0 else 0]
+        state.drop(dropped)
+        placed = [name for name in names if name not in dropped and not name.startswith("i")]
+        catalogue.follow(state, engine)
+        assert computed.pop() == len(placed)
+        made, anew, fresh = catalogue.joined(engine).live, LiveCatalogue(), engine_of(models)
+        anew.follow(state, fresh)
+        computed.clear()
+        expected = anew.joined(fresh).live
+        assert (made.ids, made.metadata, made.changed) == (expected.ids, expected.metadata, expected.changed)
+        np.testing.assert_allclose(made.vectors, expected.vectors, atol=1e-6)
+        np.testing.assert_allclose(made.units["text"], expected.units["text"], atol=1e-6)
