@@ -135,15 +135,17 @@ class Lookalikes:
 
 
 def nearest(cosines: NDArray[np.float32], k: int, hidden: NDArray[np.int64]) -> Near:
-    """The k items of the largest cosines, of equal ones the first, without hidden rows and those of -inf.
+    """The k items of the largest cosines, of equal ones the first, without hidden rows and those not finite.
 
     Args:
         cosines: float32 [items], which is written to.
         k: how many are wanted, at least 1.
         hidden: rows, int64 [any].
     """
-    cosines[hidden] = -np.inf
-    count = min(k, int(np.isfinite(cosines).sum()))
+    there = np.isfinite(cosines)
+    there[hidden] = False
+    cosines[~there] = -np.inf  # NaN too, which would count as the largest
+    count = min(k, int(there.sum()))
     if count == 0:
         return Near([], [])
     best = np.flatnonzero(cosines >= np.partition(cosines, -count)[-count])
