@@ -17,7 +17,7 @@ class Content:
     """The tower and the encoders of one artefact; safe from any number of threads."""
 
     def __init__(self, artifact: Artifact) -> None:
-        """Open the tower; encoders are opened when they are first needed.
+        """Open the tower; for the encoders see :meth:`open_encoders`.
 
         Raises:
             UserError: the tower cannot be used.
@@ -26,6 +26,17 @@ class Content:
         self._artifact = artifact
         self._opening = threading.Lock()
         self._encoders: Mapping[str, Encoder[Any, Any]] | None = None
+
+    def open_encoders(self) -> Mapping[str, Encoder[Any, Any]]:
+        """The encoders by modality; they are opened when first asked for.
+
+        Raises:
+            UserError: one cannot be opened; the message names its file.
+        """
+        with self._opening:
+            if self._encoders is None:
+                self._encoders = load_encoders(self._artifact)
+            return self._encoders
 
     def features(self, item: LiveItem) -> Features:
         """What the tower takes of an item: the features that were given, else what this model's encoders made."""
@@ -62,7 +73,7 @@ class Content:
 
     def encoder_name(self, modality: str) -> str:
         """The name of a modality's encoder, with its revision; empty where there is none."""
-        encoder = self._open().get(modality)
+        encoder = self.open_encoders().get(modality)
         return "" if encoder is None else encoder.spec.signature
 
     def vectors(self, features: Sequence[Features]) -> NDArray[np.float32]:
@@ -74,10 +85,4 @@ class Content:
     def _usable(self) -> Mapping[str, Encoder[Any, Any]]:
         if self.tower is None:
             return {}
-        return {name: encoder for name, encoder in self._open().items() if name in self.tower.modalities}
-
-    def _open(self) -> Mapping[str, Encoder[Any, Any]]:
-        with self._opening:
-            if self._encoders is None:
-                self._encoders = load_encoders(self._artifact)
-            return self._encoders
+        return {name: encoder for name, encoder in self.open_encoders().items() if name in self.tower.modalities}

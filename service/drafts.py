@@ -2,11 +2,13 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from fastapi.exceptions import RequestValidationError
+from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 from service.content import Content
@@ -34,14 +36,13 @@ def draft(item_id: str, wanted: PutItemRequest, content: Content, *, known: bool
         raise _wrong("item_id", f"must have at most {MAX_ID_LENGTH} characters", place="path")
     _require_json(wanted.metadata)
     widths = {} if content.tower is None else content.tower.modalities
+    features = {}
     for name, values in wanted.features.items():
         if name not in widths:
             raise _wrong(("features", name), f"the model takes {', '.join(widths) or 'no features'}")
         if len(values) != widths[name]:
             raise _wrong(("features", name), f"must have {widths[name]} numbers, has {len(values)}")
-        if not 0 < np.abs(np.asarray(values)).max() < np.finfo(np.float32).max:
-            raise _wrong(("features", name), "must not be all zero, and fit single precision")
-    features = {name: np.asarray(values, np.float32) for name, values in wanted.features.items()}
+        features[name] = _single(name, values)
     item = LiveItem(item_id, wanted.metadata, features, picture=_picture(wanted.image))
     try:
         encoded = {name: content.encoded(item, name) for name in content.missing(item)}
@@ -55,6 +56,21 @@ def draft(item_id: str, wanted: PutItemRequest, content: Content, *, known: bool
             "encoders, a title, a description or an image",
         )
     return item
+
+
+def _single(modality: str, values: Sequence[float]) -> NDArray[np.float32]:
+    """Features as float32 [values], whose length, which comparisons divide by, is a float32 above 0 too.
+
+    Raises:
+        RequestValidationError: it is not.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        features = np.asarray(values, np.float32)
+        length = np.linalg.norm(features)
+    if not 0 < length < np.inf:
+        message = "must not be all zero, nor so small or large that single precision cannot hold their squares' sum"
+        raise _wrong(("features", modality), message)
+    return features
 
 
 def _require_json(metadata: dict[str, Any]) -> None:

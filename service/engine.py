@@ -121,7 +121,7 @@ class Engine:
         self.index: ExactIndex | ApproximateIndex | JoinedIndex = self.opened.index
         self.content = Content(artifact)
         self.part_names = (WHOLE,) if artifact.parts is None else artifact.parts.names
-        self.lookalikes = Lookalikes(artifact)
+        self.lookalikes = Lookalikes(artifact, self.content)
         self.live = LiveTable.empty(artifact.width)
         self.items = Items(artifact, self.live)
         self._attributes: Attributes | JoinedAttributes = Attributes(len(artifact.items), artifact.item_metadata)

@@ -5,16 +5,36 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
 
 from service.engine import Engine
 from service.live_table import LiveTable
 from shared.errors import UserError
+from shared.item_tower import Features
 from shared.state import Encoded, LiveItem, LiveItems
 
 ENCODE_SECONDS = 5.0
 """How long is encoded before what was made of it is shown: each time makes the table anew."""
 
 _log = logging.getLogger(__name__)
+
+
+class _Joined(NamedTuple):
+    """Live items, and the engine that they were joined to.
+
+    Attributes:
+        base: the engine without them.
+        items: by id.
+        engine: the one with them; the base where there is a problem.
+        problem: why they could not be joined; None if they could.
+    """
+
+    base: Engine
+    items: Mapping[str, LiveItem]
+    engine: Engine
+    problem: str | None
 
 
 class LiveCatalogue:
@@ -26,13 +46,19 @@ class LiveCatalogue:
         self._changing = threading.Lock()
         self._joining = threading.Lock()
         self._looked_at: tuple[Engine, Mapping[str, LiveItem]] | None = None
-        self._joined: tuple[Engine, Mapping[str, LiveItem], Engine] | None = None
+        self._joined: _Joined | None = None
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._items
+
+    @property
+    def problem(self) -> str | None:
+        """Why the live items are in no answer; None if they are, as far as they can be placed."""
+        known = self._joined
+        return None if known is None else known.problem
 
     def get(self, item_id: str) -> LiveItem | None:
         """An item as it was put, without its picture; None if it was not."""
@@ -53,7 +79,7 @@ class LiveCatalogue:
                 kept = {name: item for name, item in self._items.items() if changes.get(name) == item.changed}
                 self._items = kept | found
             self._version = version
-        if engine is not None and self._items:
+        if engine is not None:
             self.joined(engine)
 
     def encode(self, state: LiveItems, engine: Engine, stopping: threading.Event) -> bool:
@@ -88,37 +114,66 @@ class LiveCatalogue:
         return more
 
     def at_hand(self, engine: Engine) -> Engine | None:
-        """What :meth:`joined` gives, if that is ready; at once."""
-        items, known = self._items, self._joined
-        if not items:
+        """The engine with the live items as they were last joined to it; None if none were yet. At once.
+
+        Who puts an item waits in :meth:`follow` until it is among them; nobody else needs to.
+        """
+        known = self._joined
+        if not self._items:
             return engine
-        return known[2] if known is not None and known[0] is engine and known[1] is items else None
+        return known.engine if known is not None and known.base is engine else None
 
     def joined(self, engine: Engine) -> Engine:
-        """The engine with the live items; itself if there are none."""
-        ready = self.at_hand(engine)
-        if ready is not None:
-            return ready
-        items = self._items
+        """The engine with the live items; itself if there are none, and then no other is held any longer.
+
+        It is itself, too, where the model comes to grief over them, see ``problem``; every look tries again.
+        """
         with self._joining:
-            known = self._joined
-            if known is None or known[0] is not engine or known[1] is not items:
-                known = self._joined = (engine, items, engine.with_live(_table(engine, items)))
-            return known[2]
+            items, known = self._items, self._joined
+            if not items:
+                self._joined = None
+                return engine
+            if known is None or known.base is not engine or known.items is not items or known.problem:
+                known = self._joined = self._join(engine, items)
+            return known.engine
+
+    def _join(self, engine: Engine, items: Mapping[str, LiveItem]) -> _Joined:
+        try:
+            return _Joined(engine, items, engine.with_live(_table(engine, items, self._joined)), None)
+        except Exception as error:  # whatever is wrong with a model's tower, all that it knows can be answered
+            problem = str(error) if isinstance(error, UserError) else repr(error)
+            if problem != self.problem:
+                _log.exception("live items are in no answer")
+            return _Joined(engine, items, engine, problem)
 
 
-def _table(engine: Engine, items: Mapping[str, LiveItem]) -> LiveTable:
-    ids, features, metadata, changed = [], [], [], {}
+def _table(engine: Engine, items: Mapping[str, LiveItem], last: _Joined | None) -> LiveTable:
+    """The table of all items. Of those that stand as they are in the last one of the same engine, it has the rows."""
+    before, kept = engine.live, {}
+    if last is not None and last.base is engine:
+        before = last.engine.live
+        kept = {name: row for row, name in enumerate(before.ids) if items.get(name) is last.items[name]}
+    features: list[Features] = []
+    ids, rows, metadata, changed = [], [], [], {}
     for item_id, item in items.items():
-        row = engine.artifact.items.dense(item_id)
-        if row is not None:
-            changed[row] = dict(item.metadata)
+        if (known := kept.get(item_id)) is not None:
+            ids.append(item_id)
+            rows.append(known)
+            metadata.append(before.metadata[known])
+        elif (trained := engine.artifact.items.dense(item_id)) is not None:
+            changed[trained] = dict(item.metadata)
         elif found := engine.content.features(item):
             ids.append(item_id)
-            features.append(found)
+            rows.append(len(before.ids) + len(features))
             metadata.append(dict(item.metadata))
-    units = engine.lookalikes.units(features)
-    return LiveTable(ids, engine.content.vectors(features), metadata, changed, units)
+            features.append(found)
+    order = np.array(rows, np.int64)
+    vectors = np.concatenate([before.vectors, engine.content.vectors(features)])[order]
+    units = {
+        name: np.concatenate([before.units.get(name, made[:0]), made])[order]
+        for name, made in engine.lookalikes.units(features).items()
+    }
+    return LiveTable(ids, vectors, metadata, changed, units)
 
 
 def _encoded(state: LiveItems, engine: Engine, item: LiveItem, modalities: Sequence[str]) -> LiveItem:

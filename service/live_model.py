@@ -134,8 +134,7 @@ class LiveModel:
             if self.engine is not None:
                 return False
             try:
-                engine = Engine(artifact.load(self._store, version))
-                check_answers(engine)
+                engine = try_out(self._store, version)
             except Exception as error:
                 _log.error("no falling back to model %s: %s", version, error)
                 return False
@@ -218,12 +217,13 @@ class LiveModel:
 
 
 def try_out(store: Path, version: str) -> Engine:
-    """Load a version of a store and check its answers.
+    """Load a version of a store, with its encoders, which the first live item would need, and check its answers.
 
     Raises:
-        UserError: it is not as it was published, or answers wrongly.
+        UserError: it is not as it was published, an encoder cannot be opened, or it answers wrongly.
     """
     engine = Engine(artifact.load(store, version))
+    engine.content.open_encoders()
     check_answers(engine)
     return engine
 

@@ -1,6 +1,5 @@
 """Items near words, a picture or another item, by each modality's content, or by who took them."""
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.content import Content
 from service.live_table import LiveTable
 from service.queries import STUDENT
 from shared.artifact import Artifact
 from shared.content import cosines_of, load_contents
-from shared.encoders import Encoder, ImageEncoder, TextEncoder, encoder_modalities, load_encoders
-from shared.item_tower import Features, ItemTower, load_item_tower
+from shared.encoders import Encoder, ImageEncoder, TextEncoder, encoder_modalities
+from shared.item_tower import Features
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,17 @@ class Near:
 
 
 class Lookalikes:
-    """Looks into one artefact; safe from any number of threads. Encoders are opened when first asked for."""
+    """Looks into one artefact; safe from any number of threads."""
 
-    def __init__(self, artifact: Artifact) -> None:
-        """Map the contents.
+    def __init__(self, artifact: Artifact, content: Content) -> None:
+        """Map the contents; words and pictures are read by the encoders and the tower of ``content``.
 
         Raises:
             UserError: an attachment is not of the form it should have.
         """
         self._artifact = artifact
         self._contents = load_contents(artifact)
-        self._encoders: dict[str, Encoder[Any, Any]] | None = None
-        self._tower: ItemTower | None = None
-        self._opening = threading.Lock()
+        self._content = content
 
     @property
     def modalities(self) -> list[str]:
@@ -112,9 +110,8 @@ class Lookalikes:
     def _near(
         self, raw: str | bytes, kind: type[Encoder[Any, Any]], k: int, live: LiveTable, hidden: NDArray[np.int64]
     ) -> dict[str, Near]:
-        encoders, tower = self._open()
-        features = {}
-        for modality, encoder in encoders.items():
+        tower, features = self._content.tower, {}
+        for modality, encoder in self._content.open_encoders().items():
             if isinstance(encoder, kind) and modality in self._contents:
                 (vector,) = encoder.encode([raw])
                 if np.isfinite(vector).all():
@@ -136,24 +133,19 @@ class Lookalikes:
         units = live.units.get(modality)
         return np.zeros((len(live.ids), self._contents[modality].rows.shape[1]), np.float32) if units is None else units
 
-    def _open(self) -> tuple[dict[str, Encoder[Any, Any]], ItemTower | None]:
-        with self._opening:
-            if self._encoders is None:
-                self._tower = load_item_tower(self._artifact)
-                self._encoders = load_encoders(self._artifact)
-            return self._encoders, self._tower
-
 
 def nearest(cosines: NDArray[np.float32], k: int, hidden: NDArray[np.int64]) -> Near:
-    """The k items of the largest cosines, of equal ones the first, without hidden rows and those of -inf.
+    """The k items of the largest cosines, of equal ones the first, without hidden rows and those not finite.
 
     Args:
         cosines: float32 [items], which is written to.
         k: how many are wanted, at least 1.
         hidden: rows, int64 [any].
     """
-    cosines[hidden] = -np.inf
-    count = min(k, int(np.isfinite(cosines).sum()))
+    there = np.isfinite(cosines)
+    there[hidden] = False
+    cosines[~there] = -np.inf  # NaN too, which would count as the largest
+    count = min(k, int(there.sum()))
     if count == 0:
         return Near([], [])
     best = np.flatnonzero(cosines >= np.partition(cosines, -count)[-count])

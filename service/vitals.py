@@ -71,6 +71,8 @@ class Vitals:
             found.append(f"Model: {refusal.version or 'the current version'} is refused: {refusal.reason}.")
         if self._overlay.problem is not None:
             found.append(f"User state: {self._overlay.problem}.")
+        if self._overlay.live_items.problem is not None:
+            found.append(f"Live items: they are in no answer: {self._overlay.live_items.problem}.")
         if self._mirror is not None and self._mirror.problem is not None:
             found.append(f"Object store: {self._mirror.problem}.")
         return found

@@ -54,8 +54,10 @@ class Content:
         return cosines_of(self.rows, self.units(features[None])[0])
 
     def units(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Rows as those of the items, float32 [any, width], of features [any, features]."""
-        reduced = features if self.directions is None else features @ self.directions
+        """Rows as those of the items, float32 [any, width], of finite features [any, features], however long."""
+        largest = np.abs(features).max(axis=1, keepdims=True, initial=0)
+        scaled = features / np.where(largest > 0, largest, 1)  # or squares might overflow, or vanish
+        reduced = scaled if self.directions is None else scaled @ self.directions
         lengths = np.linalg.norm(reduced, axis=1, keepdims=True)
         return (reduced / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 

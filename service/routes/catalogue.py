@@ -146,9 +146,10 @@ def retire(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay) -> Retir
     """Retire an item: it is in no answer from now on, whichever model is live, until it is restored.
 
     Other processes follow within two seconds. Retiring an item twice is retiring it once. What was put of it is
-    deleted.
+    deleted, also where the model could not place it.
     """
-    known(lambda: engine.item(item_id), "item")
+    if item_id not in overlay.live_items:
+        known(lambda: engine.item(item_id), "item")
     overlay.call("retire", lambda state: _taken_away(state, item_id))
     overlay.look()
     return RetiredResponse(item_id=item_id, retired=True)

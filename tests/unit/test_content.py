@@ -46,6 +46,15 @@ def test_an_item_without_the_modality_is_near_to_nothing() -> None:
     assert np.isinf(content.cosines(np.zeros(8, np.float32))).all()
 
 
+@pytest.mark.parametrize("width", [12, 200])
+@pytest.mark.parametrize("scale", [1e38, 1e20, 1e-25, 1e-37])
+def test_features_however_long_are_near_to_what_they_point_to(width: int, scale: float) -> None:
+    table = features(width)
+    content = content_of(table, np.ones(ITEMS, dtype=bool), most=20)
+    query = (table[3] / np.abs(table[3]).max()).astype(np.float32)
+    assert content.cosines(query * np.float32(scale)) == pytest.approx(content.cosines(query), abs=1e-5)
+
+
 def publish(store: Path, attachments: dict[str, bytes]) -> artifact.Artifact:
     model = StudentModel(
         user_ids=["ann"],

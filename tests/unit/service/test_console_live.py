@@ -12,7 +12,8 @@ from service.app import create_app
 from service.client import Client
 from service.schemas import PutItemRequest
 from service.settings import Settings
-from tests.unit.service.test_live_items import ITEMS, dataset, mug, publish_model
+from shared.encoders import Encoder, EncoderFolder, attachments
+from tests.unit.service.test_live_items import ITEMS, dataset, mug, publish_model, publish_of, with_encoders
 
 
 @pytest.fixture
@@ -92,3 +93,22 @@ def test_the_page_is_told_by_what_the_model_places_items(http: TestClient, tmp_p
     publish_model(tmp_path / "without", modalities=())
     with TestClient(create_app(Settings(models=tmp_path / "without"))) as other:
         assert other.get("/console/api/model").json()["placed_by"] == []
+
+
+def test_a_search_by_words_and_live_items_share_the_encoders_of_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them takes as much memory as its network does, in every worker."""
+    opened, open_encoder = [], attachments.open_encoder
+
+    def noted(folder: EncoderFolder, threads: int) -> Encoder[Any, Any]:
+        opened.append(folder.spec.name)
+        return open_encoder(folder, threads)
+
+    monkeypatch.setattr(attachments, "open_encoder", noted)
+    publish_of(tmp_path / "m", with_encoders(tmp_path / "encoders"), ("text", "image"))
+    with TestClient(create_app(Settings(models=tmp_path / "m"))) as http:
+        Client("http://testserver", http=http).put_item("mug", PutItemRequest(metadata={"title": "Red mug"}))
+        near = http.post("/console/api/search/words", json={"words": "red mug", "k": 1}).json()["near"]
+    assert [item["item_id"] for item in near["text"]["items"]] == ["mug"]
+    assert sorted(opened) == ["colours", "words"]

@@ -186,6 +186,34 @@ def test_another_process_follows(models: Path) -> None:
         assert "mug" not in ids(there)
 
 
+def test_where_the_model_fails_over_live_items_its_own_are_answered_and_health_says_so(
+    http: TestClient, shop: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, overlay = ids(shop), http.app.state.overlay  # type: ignore[attr-defined]
+    shop.put_item("mug", mug())
+    with monkeypatch.context() as broken:
+        broken.setattr(Content, "vectors", raising(RuntimeError("the tower fails")))
+        shop.put_item("jug", mug())
+        overlay.look()
+        assert ids(shop) == before
+        health = http.get("/health").json()
+        assert (health["status"], len(health["problems"])) == ("degraded", 1)
+        assert "Live items: they are in no answer: RuntimeError('the tower fails')" in health["problems"][0]
+        assert [record.levelname for record in caplog.records if record.name == "service.live_items"] == ["ERROR"]
+        shop.retire_item("mug")
+        assert http.delete("/items/nonsense").status_code == 404
+    overlay.look()
+    assert sorted(ids(shop)) == sorted([*before, "jug"])
+    assert http.get("/health").json()["status"] == "ok"
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
 def test_a_picture_is_kept_small_and_shown(shop: Client, http: TestClient) -> None:
     shop.put_item("mug", mug(image=picture()))
     answer = http.get("/items/mug/image")
@@ -327,7 +355,10 @@ def test_attributes_alone_place_an_item_by_those_that_the_catalogue_taught(tmp_p
         ({"features": {"text": [1.0, 2.0]}}, "#/features/text", "must have 3 numbers, has 2"),
         ({"features": {"sound": [1.0]}}, "#/features/sound", "the model takes text"),
         ({"features": {"text": [0.0, 0, 0]}}, "#/features/text", "must not be all zero"),
+        ({"features": {"text": [1e-46, 0, 0]}}, "#/features/text", "must not be all zero"),
         ({"features": {"text": [1e300, 0, 0]}}, "#/features/text", "single precision"),
+        ({"features": {"text": [1e38, 1e38, 1e38]}}, "#/features/text", "single precision"),
+        ({"features": {"text": [1e-30, 0, 0]}}, "#/features/text", "so small"),
         ({"image": "no base64!"}, "#/image", "is not base64"),
         ({"image": "é"}, "#/image", "is not base64"),
         ({"image": base64.b64encode(b"no picture").decode()}, "#/image", "is no picture that is understood"),

@@ -137,3 +137,22 @@ def test_of_equal_cosines_the_first_rows_come() -> None:
     assert nearest(tied.copy(), 3, np.array([1])).items == [5, 0, 2]
     assert nearest(tied.copy(), 100, np.array([0, 6])).items == [1, 5, 2, 4]
     assert nearest(np.full(3, -np.inf, np.float32), 2, np.array([], np.int64)).items == []
+
+
+def test_what_is_not_a_cosine_takes_no_place() -> None:
+    odd = np.array([0.5, np.nan, 0.9, np.inf, -0.1, np.nan], np.float32)
+    for k, wanted in ((1, [2]), (3, [2, 0, 4]), (100, [2, 0, 4])):
+        assert nearest(odd.copy(), k, np.array([], np.int64)).items == wanted
+    assert nearest(odd.copy(), 2, np.array([2])).items == [0, 4]
+
+
+@pytest.mark.parametrize("length", [1e18, 1e-22])
+def test_features_of_any_length_that_is_taken_are_compared_as_others(open_shop: Client, length: float) -> None:
+    before = scores(open_shop.similar("i3", k=100, by="text"))
+    open_shop.put_item("odd", mug(features={"text": [length, 0.0, length]}))
+    after = scores(open_shop.similar("i3", k=100, by="text"))
+    near = scores(open_shop.similar("odd", k=100, by="text"))
+    open_shop.retire_item("odd")
+    expected = cosines(text_table([1.0, 0.0, 1.0]), ITEMS)[:ITEMS]
+    assert near == pytest.approx(dict(zip(NAMES, expected.tolist(), strict=True)), abs=3e-3)
+    assert after == pytest.approx({**before, "odd": expected[3]}, abs=3e-3)

@@ -73,6 +73,12 @@ def break_metadata(version: Path) -> None:
     reseal(version)
 
 
+def add_unknown_encoder(version: Path) -> None:
+    """One that a later trainer wrote, say; no request reads it before there is a live item."""
+    (version / "attached.encoder_text.json").write_text('{"format": 1000}')
+    reseal(version)
+
+
 def make_foreign(version: Path) -> None:
     shutil.rmtree(version)
     version.mkdir()
@@ -96,6 +102,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "users that cannot be found": (shuffle_user_order, "when it was tried out"),
     "items that cannot be found": (shuffle_item_order, "when it was tried out"),
     "metadata that cannot be read": (break_metadata, "items.jsonl"),
+    "an encoder of another format": (add_unknown_encoder, "attached.encoder_text.json"),
 }
 
 
@@ -311,6 +318,14 @@ def test_a_service_that_starts_on_a_damaged_version_answers_from_the_one_before(
         assert (health["status"], health["model_version"]) == ("degraded", before)
         assert damaged in health["problems"][0]
         assert client.post("/recommend", json={"user_id": "user 3"}).json()["model_version"] == before
+
+
+def test_a_service_does_not_fall_back_to_a_version_whose_encoder_cannot_be_opened(store: Path) -> None:
+    sound, other, damaged = (publish(store, tag) for tag in ("first", "second", "third"))
+    add_unknown_encoder(store / other)
+    truncate(store / damaged)
+    with TestClient(create_app(Settings(models=store))) as client:
+        assert client.get("/health").json()["model_version"] == sound
 
 
 def test_a_service_without_a_sound_version_does_not_start(store: Path) -> None:
