@@ -163,6 +163,7 @@ def test_workers_count_as_one_follow_the_store_and_a_killed_one_is_replaced(tmp_
         assert failed <= 4  # those that the killed worker had in its hands, one a client
         counted = 'mts4mm_http_requests_total{method="POST",route="/recommend",status="200"}'
         assert load.outcomes[200] <= count(service.url, counted) <= load.outcomes.total()
+        assert len({whose(service.url) for _ in range(20)}) == 1
         wait_until(lambda: count(service.url, "mts4mm_http_requests_in_flight") == 0)
 
         newer = publish(store)
@@ -177,6 +178,13 @@ def test_workers_count_as_one_follow_the_store_and_a_killed_one_is_replaced(tmp_
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(timeout=60) == 0
         assert not folder.exists()
+
+
+def whose(url: str) -> str:
+    """Whose counters a service says that it gives; on a connection of its own, so that any worker may answer."""
+    found = re.search(r'mts4mm_counters_info{of="(.+)"} 1.0', httpx.get(f"{url}/metrics").raise_for_status().text)
+    assert found is not None
+    return found[1]
 
 
 def environment(pid: int) -> dict[str, str]:
