@@ -180,6 +180,21 @@ def test_workers_count_as_one_follow_the_store_and_a_killed_one_is_replaced(tmp_
         assert not folder.exists()
 
 
+@pytest.mark.slow
+def test_workers_that_sighup_replaced_are_not_counted_as_being_there(store: Path, tmp_path: Path) -> None:
+    with serving(store, tmp_path / "log", 2) as service:
+        before = set(service.workers())
+        folder = Path(environment(min(before))["PROMETHEUS_MULTIPROC_DIR"])
+
+        def counted() -> set[int]:
+            return {int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*.db")}
+
+        wait_until(lambda: counted() == before)
+        service.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(set(service.workers()) - before) == 2)
+        wait_until(lambda: counted() == set(service.workers()))
+
+
 def whose(url: str) -> str:
     """Whose counters a service says that it gives; on a connection of its own, so that any worker may answer."""
     found = re.search(r'mts4mm_counters_info{of="(.+)"} 1.0', httpx.get(f"{url}/metrics").raise_for_status().text)
