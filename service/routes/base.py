@@ -16,6 +16,7 @@ from starlette.types import Scope
 from service.engine import Engine
 from service.overlay import Overlay
 from service.schemas import Problem
+from service.stopping import awaiting_threads
 
 Found = TypeVar("Found")
 
@@ -132,7 +133,10 @@ async def loaded_engine(request: Request) -> Engine:
         raise HTTPException(503, "No model is loaded: publish one to the service's models folder.")
     overlay: Overlay = request.app.state.overlay
     joined = overlay.live_items.at_hand(engine)
-    return await to_thread.run_sync(overlay.live_items.joined, engine) if joined is None else joined
+    if joined is None:
+        with awaiting_threads():
+            joined = await to_thread.run_sync(overlay.live_items.joined, engine)
+    return joined
 
 
 async def current_overlay(request: Request) -> Overlay:
