@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,6 +28,8 @@ WATCH_SECONDS = 0.25
 ALWAYS_ADMITTED = frozenset({"/livez", "/readyz", "/health", "/metrics", "/v2/health/live", "/v2/health/ready"})
 """Paths of those who ask how the service is; they must hear it above all when it is busy."""
 
+_UNTIMED = "/admin/"
+"""Begins the paths where a large model may be read, which takes its time; they need no body."""
 _MOST_HELD = 1_000
 _RETRY_AFTER = {"Retry-After": "1"}
 
@@ -92,10 +95,11 @@ class Admission:
                 return
         self.in_flight -= 1
 
-    def begin(self) -> Work:
-        """Have what the current task does stopped when it takes too long; :meth:`end` it."""
+    def begin(self, *, timed: bool) -> Work:
+        """Have what the current task does stopped when it takes too long, if it is ``timed``; :meth:`end` it."""
         work = Work()
-        self._timed.add(work)
+        if timed:
+            self._timed.add(work)
         return work
 
     def end(self, work: Work) -> None:
@@ -198,7 +202,7 @@ class Admit:
             started = True
             await send(message)
 
-        work = self._admission.begin()
+        work = self._admission.begin(timed=not scope["path"].startswith(_UNTIMED))
         try:
             await self._app(scope, counted, noted)
         except asyncio.CancelledError:
@@ -208,7 +212,7 @@ class Admit:
             work.resume()
             self._metrics.timeout()
             if not started:
-                await _answer_late(scope, receive, send, whole=whole)
+                await _answer_late(scope, receive, send, whole=whole or not _has_body(scope))
         finally:
             self._admission.end(work)
 
@@ -223,6 +227,11 @@ class AwaitThreads:
         """Hand on."""
         with awaiting_threads():
             await self._app(scope, receive, send)
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 async def _answer_late(scope: Scope, receive: Receive, send: Send, *, whole: bool) -> None:

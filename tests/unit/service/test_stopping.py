@@ -52,7 +52,7 @@ def test_a_batch_ends_soon_after_its_time_is_up(store: Path, monkeypatch: pytest
         assert client.post("/recommend", json={"user_id": "ann"}).status_code == 200
 
 
-@pytest.mark.parametrize(("path", "body"), [("/recommend", DIVERSE), ("/recommend:batch", MANY)])
+@pytest.mark.parametrize(("path", "body"), [("/recommend", DIVERSE), ("/recommend:batch", MANY), ("/items/mug", None)])
 def test_a_request_keeps_its_place_until_its_thread_has_ended(
     store: Path, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any] | None
 ) -> None:
