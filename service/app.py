@@ -179,6 +179,7 @@ def _overlay(settings: Settings, live: LiveModel, metrics: Metrics) -> Overlay:
         on_change=live.wake,
         on_call=metrics.state_call,
         engine=lambda: live.engine,
+        folder=folder,
     )
 
 
