@@ -11,12 +11,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
 from service.metrics import Metrics
+from service.stopping import Work, awaiting_threads
 
 Refusal = Literal["full", "late"]
 
@@ -26,6 +28,8 @@ WATCH_SECONDS = 0.25
 ALWAYS_ADMITTED = frozenset({"/livez", "/readyz", "/health", "/metrics", "/v2/health/live", "/v2/health/ready"})
 """Paths of those who ask how the service is; they must hear it above all when it is busy."""
 
+_UNTIMED = "/admin/"
+"""Begins the paths where a large model may be read, which takes its time; they need no body."""
 _MOST_HELD = 1_000
 _RETRY_AFTER = {"Retry-After": "1"}
 
@@ -56,8 +60,7 @@ class Admission:
         self._timeout_seconds = timeout_seconds
         self._queue: deque[asyncio.Future[None]] = deque()
         self._round_began: float | None = None
-        self._since: dict[asyncio.Task[object], float] = {}
-        self._overdue: set[asyncio.Task[object]] = set()
+        self._timed: set[Work] = set()
 
     async def enter(self) -> Refusal | None:
         """Wait for one's turn, or say why there will be none; who got in must :meth:`leave`."""
@@ -92,31 +95,25 @@ class Admission:
                 return
         self.in_flight -= 1
 
-    def begin(self) -> asyncio.Task[object]:
-        """Have the current task ended when it takes too long; :meth:`end` it."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 (a request is always handled in a task)
-        self._since[task] = time.monotonic()
-        return task
+    def begin(self, *, timed: bool) -> Work:
+        """Have what the current task does stopped when it takes too long, if it is ``timed``; :meth:`end` it."""
+        work = Work()
+        if timed:
+            self._timed.add(work)
+        return work
 
-    def end(self, task: asyncio.Task[object]) -> None:
-        """The task has ended, in time or not."""
-        del self._since[task]
-        self._overdue.discard(task)
-
-    def is_overdue(self, task: asyncio.Task[object]) -> bool:
-        """Whether it was for its time that the task was cancelled."""
-        return task in self._overdue
+    def end(self, work: Work) -> None:
+        """It has ended, in time or not."""
+        self._timed.discard(work)
 
     async def watch(self, also: Callable[[float], None]) -> None:
-        """End what takes too long, from now on; calls ``also`` with the time each time it looks."""
+        """Stop what takes too long, from now on; calls ``also`` with the time each time it looks."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             now = time.monotonic()
-            for task, since in self._since.items():
-                if now - since > self._timeout_seconds and task not in self._overdue:
-                    self._overdue.add(task)
-                    task.cancel()
+            for work in self._timed:
+                if now - work.since > self._timeout_seconds and not work.stopped:
+                    work.stop()
             also(now)
 
     def _is_late(self) -> bool:
@@ -205,18 +202,36 @@ class Admit:
             started = True
             await send(message)
 
-        task = self._admission.begin()
+        work = self._admission.begin(timed=not scope["path"].startswith(_UNTIMED))
         try:
             await self._app(scope, counted, noted)
         except asyncio.CancelledError:
-            if not self._admission.is_overdue(task):
+            if not work.stopped:  # the process is leaving
+                work.stopped = True
                 raise
-            task.uncancel()
+            work.resume()
             self._metrics.timeout()
             if not started:
-                await _answer_late(scope, receive, send, whole=whole)
+                await _answer_late(scope, receive, send, whole=whole or not _has_body(scope))
         finally:
-            self._admission.end(task)
+            self._admission.end(work)
+
+
+class AwaitThreads:
+    """Keeps the place of a request that is stopped until the thread has ended that works for it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on."""
+        with awaiting_threads():
+            await self._app(scope, receive, send)
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 async def _answer_late(scope: Scope, receive: Receive, send: Send, *, whole: bool) -> None:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from service import problems, tracing
 from service.access import Access, KeysFile
-from service.admission import Admission, Admit
+from service.admission import Admission, Admit, AwaitThreads
 from service.connections import close_slow
 from service.console.desk import Desk
 from service.description import completed
@@ -61,7 +61,7 @@ def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path
         UserError: the current model is damaged and none before it is sound, or a setting makes no sense. A state that
             is away is no error.
     """
-    metrics, draining = Metrics(), Draining(settings.drain_seconds)
+    metrics, draining = Metrics(), Draining(settings.drain_seconds, settings.grace_seconds)
     access = Access(
         None if settings.keys is None else KeysFile(settings.keys), settings.rate_limit, settings.cors_origins
     )
@@ -80,6 +80,7 @@ def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path
     tracer = tracing.tracer_provider() if settings.tracing else None
 
     def layers(app: ASGIApp) -> ASGIApp:
+        app = AwaitThreads(app)
         if tracer is None:  # it is the framework that tells of its spans
             app = ShortWay(app)
         app = Admit(app, admission, metrics, settings.max_body_bytes)
@@ -178,6 +179,7 @@ def _overlay(settings: Settings, live: LiveModel, metrics: Metrics) -> Overlay:
         on_change=live.wake,
         on_call=metrics.state_call,
         engine=lambda: live.engine,
+        folder=folder,
     )
 
 

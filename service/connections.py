@@ -1,4 +1,4 @@
-"""Ends connections whose clients take too long to say what they want, and answers in one packet.
+"""Ends connections whose clients take too long to say what they want, notes who has gone, and answers in one packet.
 
 uvicorn bounds how long a connection may be idle between requests, but not how long the head of a request may take.
 A few thousand clients that send a byte now and then would take all the connections there are. It also sends the head
@@ -64,8 +64,10 @@ class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # wh
         _open.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Forget the connection, and say of a request whose answer has not begun that nobody waits for it."""
         _open.discard(self)
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.scope["state"]["gone"] = True
         super().connection_lost(exc)
 
     def wait_no_longer_than(self, seconds: float, now: float) -> None:

@@ -6,7 +6,9 @@ files into a folder that their parent made (``service/workers.py``), and whichev
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Protocol
+from uuid import uuid4
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,7 +18,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import InfoMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
@@ -61,7 +63,7 @@ class Metrics:
     def __init__(self) -> None:
         """Make them, in a registry of their own."""
         self._registry = CollectorRegistry()
-        self._facts: list[Facts] = []
+        self._facts: list[Facts] = [_whose]
         self._requests = self._counter("http_requests", "Answered requests.", "method", "route", "status")
         self._durations = self._histogram(
             "http_request_duration_seconds", "From a request to its answer.", _LATENCY_BUCKETS, "route", "outcome"
@@ -166,6 +168,16 @@ class Metrics:
             self._swaps.labels(outcome)
         for strategy, reason in _ANSWERS:
             self._recommendations.labels(strategy, reason)
+
+
+_OF = uuid4().hex
+
+
+def _whose() -> Iterable[Metric]:
+    """Of which service the counters are: of this process, or of all workers of a parent, whichever is asked."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    of = _OF if folder is None else Path(folder).name
+    yield InfoMetricFamily("mts4mm_counters", "Whose counters these are, by a random name.", {"of": of})
 
 
 class _AtScrape(Collector):

@@ -1,8 +1,8 @@
 """What has changed since the training, as this process knows it: users, their recent events, retired and live items.
 
 Stands between the engine, which knows one model, and the state in Redis, which may be slow or away. Then the answers
-go on from the model alone, and from what was known of forgotten users and retired items; whoever would write is told
-to come again. Knows nothing of HTTP.
+go on from the model alone, and from what was known of forgotten users and retired items, also before the process began
+(``service/last_known.py``); whoever would write is told to come again. Knows nothing of HTTP.
 """
 
 import logging
@@ -10,13 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service import last_known
 from service.engine import Engine
 from service.gathering import Gathering
+from service.last_known import LastKnown
 from service.live_items import LiveCatalogue
 from service.recent import NOTHING, SinceTraining, since_training
 from shared.errors import UserError
@@ -53,6 +56,7 @@ class Overlay:
         on_change: Callable[[], None] = lambda: None,
         on_call: Callable[[str, str, float], None] = lambda operation, outcome, seconds: None,
         engine: Callable[[], Engine | None] = lambda: None,
+        folder: Path | None = None,
     ) -> None:
         """Open nothing yet; see :meth:`start`.
 
@@ -63,8 +67,10 @@ class Overlay:
             on_change: told when Redis says that something has changed: models, or items.
             on_call: told of every call of a request to Redis: its name, ``ok`` or ``unavailable``, and its seconds.
             engine: gives the engine that answers now, to have the live items ready for.
+            folder: keeps what is known of retired items and forgotten users; nothing does by default.
         """
-        self.retired = RetiredItems(frozenset(), None)
+        known = LastKnown() if folder is None else last_known.read(folder)
+        self.retired = RetiredItems(known.retired, None)
         self.live_items = LiveCatalogue()
         self._engine = engine
         self._open_state = open_state
@@ -74,7 +80,9 @@ class Overlay:
         self._on_call = on_call
         self._state: UserState | None = None
         self._missing = "it is not open yet"
-        self._forgotten: dict[str, SinceTraining] = {}
+        self._folder = folder
+        self._forgotten = {user: SinceTraining(forgotten_at=when) for user, when in known.forgotten.items()}
+        self._is_read = self._is_kept = False
         self._looking = threading.Lock()
         self._gathered = Gathering(self._each_since)
         self._rows: tuple[Engine, RetiredItems, NDArray[np.int64]] | None = None
@@ -106,22 +114,23 @@ class Overlay:
             self._on_call(operation, outcome, time.perf_counter() - started)
 
     def since(self, user_ids: Sequence[str]) -> tuple[list[SinceTraining], bool]:
-        """What users did since the training, in few round trips, and whether that is all of it.
+        """What users did since the training, in few round trips, and whether all that an answer needs is known.
 
-        Where Redis does not answer it is not: then there is nothing but who was forgotten.
+        Where Redis does not answer it is not: then there is nothing but who was forgotten. Nor is it before the
+        retired items have been read.
         """
         if not user_ids:
-            return [], True
+            return [], self._is_read
         try:
             found = self.call("recent", lambda state: state.recent(user_ids))
         except StateUnavailable:
             return [self._remembered(user_id) for user_id in user_ids], False
-        return [since_training(recent, self.weights) for recent in found], True
+        return [since_training(recent, self.weights) for recent in found], self._is_read
 
     async def since_soon(self, user_id: str | None) -> tuple[SinceTraining, bool]:
         """The same for one user, or nobody, together with others who ask now; for the event loop."""
         if user_id is None:
-            return NOTHING, True
+            return NOTHING, self._is_read
         state = self._state
         if state is not None and not state.refuses:
             return await self._gathered(user_id)
@@ -220,12 +229,24 @@ class Overlay:
         return False
 
     def _read(self, state: UserState) -> None:
-        if state.retired_version() != self.retired.version:
-            self.retired = state.retired()
+        if not self._is_read or state.retired_version() != self.retired.version:
+            self.retired, self._is_kept = state.retired(), False
         self._follow_items(state)
         newest = max((each.forgotten_at for each in self._forgotten.values() if each.forgotten_at), default=_LONG_AGO)
-        for user, when in state.forgotten_after(newest - _CLOCKS_APART).items():
-            self._forgotten[user] = SinceTraining(forgotten_at=when)
+        after = newest - _CLOCKS_APART if self._is_read else _LONG_AGO
+        for user, when in state.forgotten_after(after).items():
+            since = SinceTraining(forgotten_at=when)
+            self._is_kept = self._is_kept and self._forgotten.get(user) == since
+            self._forgotten[user] = since
+        self._is_read = True
+        self._keep()
+
+    def _keep(self) -> None:
+        if self._folder is None or self._is_kept:
+            return
+        forgotten = {user: each.forgotten_at for user, each in self._forgotten.items() if each.forgotten_at}
+        last_known.keep(self._folder, LastKnown(self.retired.item_ids, forgotten))
+        self._is_kept = True
 
     def _follow_items(self, state: UserState) -> None:
         try:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from service.diversity import candidate_count, diversified
 from service.filters import Attributes, OneOf, Value, elements
 from service.live_table import Items, JoinedAttributes
+from service.stopping import go_on
 from shared.index.ranking import Ranking
 
 Best = Callable[[int, NDArray[np.bool_] | None], Ranking]
@@ -79,6 +80,7 @@ class Picking:
 
     def _takes(self, row: int) -> bool:
         """Whether an item is not one too many of its kind; if so, it is counted."""
+        go_on()
         kinds = set(self._kinds(row)) if self._caps else set()
         if any(self._had[kind] >= self._caps[kind[0]] for kind in kinds):
             return False

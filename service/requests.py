@@ -41,7 +41,7 @@ class Front:
     """Echoes the client's ``X-Request-ID``, or makes one where it is missing or could garble a log line.
 
     Routes may leave in ``request.state`` what the log shall name: ``key_name``, ``recommendation_id``. Load shedding
-    says there that it was it (``shed``).
+    says there that it was it (``shed``), and the connection that the client has gone (``gone``).
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, log: AccessLog | None, draining: Draining) -> None:
@@ -84,6 +84,8 @@ class Front:
     def _report(self, scope: Scope, status: int, seconds: float) -> None:
         route = self._template(scope)
         state = scope["state"]
+        if "gone" in state:
+            status = GONE
         method = scope["method"]
         self._metrics.request(method, route, status, seconds, shed="shed" in state)
         if self._log is not None:

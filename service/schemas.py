@@ -376,7 +376,8 @@ class RecommendResponse(BaseModel):
     )
     degraded: bool = Field(
         False,
-        description="Whether the user's recent events could not be read, so that the answer is the model's alone.",
+        description="Whether the user's recent events could not be read, so that the answer is the model's alone, or "
+        "the retired items have not been read since the service began, so that they are those last known.",
     )
     user_id: str | None
     unknown_items: list[str] = Field(description="Items of the history that the model does not know, and ignored.")

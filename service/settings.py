@@ -77,7 +77,10 @@ class Settings(StateSettings):
         0.5, description="How long a request may wait for its turn before it is answered 503."
     )
     request_timeout_seconds: float = Field(
-        15.0, gt=0, le=3_600, description="How long a request may take in all, from its first byte to its last."
+        15.0,
+        gt=0,
+        le=3_600,
+        description="How long a request may take in all, from its first byte to its last; not for `/admin/...`.",
     )
     head_timeout_seconds: float = Field(
         10.0, gt=0, le=3_600, description="How long a client may take to send the head of a request."

@@ -13,7 +13,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,20 +116,23 @@ class _Workers(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         """Start dead workers again."""
-        before = {process.pid: process for process in self.processes}
-        for process in self.processes:
+        before = list(self.processes)
+        for process in before:
             # With this end open here as well, to ask a worker that dies meanwhile would last until the time is up.
             process.child_conn.close()
         super().keep_subprocess_alive()
-        for pid in before.keys() - {process.pid for process in self.processes}:
-            _forget(pid)
-        self.failed = self.failed or any(process.exitcode == STARTUP_FAILURE for process in before.values())
+        _forget_all_but({process.pid for process in self.processes})
+        self.failed = self.failed or any(process.exitcode == STARTUP_FAILURE for process in before)
 
 
-def _forget(pid: int | None) -> None:
-    """Remove what a dead worker said of its present, such as its requests in flight; what it counted stays."""
-    for path in Path(os.environ[METRICS_VARIABLE]).glob(f"gauge_live*_{pid}.db"):
-        path.unlink(missing_ok=True)
+def _forget_all_but(workers: Collection[int | None]) -> None:
+    """Remove what others said of their present, such as their requests in flight; what they counted stays.
+
+    They are gone: they died, or SIGHUP had them replaced.
+    """
+    for path in Path(os.environ[METRICS_VARIABLE]).glob("gauge_live*_*.db"):
+        if int(path.stem.rpartition("_")[2]) not in workers:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

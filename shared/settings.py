@@ -31,7 +31,9 @@ class StateSettings(BaseSettings):
         None, description="A file that holds the URL of the Redis server, as Docker and Kubernetes hand secrets over."
     )
     state: Path | None = Field(
-        None, description="The folder of the embedded server; by default `.state` in the models folder."
+        None,
+        description="The folder of the embedded server, and of what was last known of any; by default `.state` in the "
+        "models folder.",
     )
     models_url: str | None = Field(
         None,
@@ -66,7 +68,7 @@ class StateSettings(BaseSettings):
         return None if self.redis_url is None else self.redis_url.get_secret_value()
 
     def state_folder(self, models: Path) -> Path:
-        """The folder of the embedded server for a models folder."""
+        """The folder of the embedded server for a models folder, and of what was last known of any server."""
         return models / ".state" if self.state is None else self.state
 
 

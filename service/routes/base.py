@@ -16,6 +16,7 @@ from starlette.types import Scope
 from service.engine import Engine
 from service.overlay import Overlay
 from service.schemas import Problem
+from service.stopping import awaiting_threads
 
 Found = TypeVar("Found")
 
@@ -32,7 +33,7 @@ class JsonRoute(APIRoute):
             if request.method in _WITH_BODY and media_type != "application/json":
                 raise HTTPException(415, "Send the body as application/json.")
             if request.method in _WITH_BODY:
-                refuse_deep(await _body(request), request.app.state.max_body_depth)
+                refuse_deep(await whole_body(request), request.app.state.max_body_depth)
             return await handle(request)
 
         return handle_json
@@ -56,7 +57,8 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _BRACKET_OR_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
-async def _body(request: Request) -> bytes:
+async def whole_body(request: Request) -> bytes:
+    """Return the body, or answer 400 where the client went away before the end of it; nobody hears that."""
     try:
         return await request.body()
     except ClientDisconnect:
@@ -132,7 +134,10 @@ async def loaded_engine(request: Request) -> Engine:
         raise HTTPException(503, "No model is loaded: publish one to the service's models folder.")
     overlay: Overlay = request.app.state.overlay
     joined = overlay.live_items.at_hand(engine)
-    return await to_thread.run_sync(overlay.live_items.joined, engine) if joined is None else joined
+    if joined is None:
+        with awaiting_threads():
+            joined = await to_thread.run_sync(overlay.live_items.joined, engine)
+    return joined
 
 
 async def current_overlay(request: Request) -> Overlay:

@@ -21,7 +21,7 @@ from service.engine import Engine
 from service.lookalikes import Near
 from service.overlay import Overlay
 from service.queries import UnknownLikenessError
-from service.routes.base import CurrentOverlay, LoadedEngine
+from service.routes.base import CurrentOverlay, LoadedEngine, whole_body
 from shared.api_keys import Scope
 from shared.encoders import PictureError, encoder_modalities
 from shared.errors import UserError
@@ -189,7 +189,7 @@ def search_words(wanted: Words, engine: LoadedEngine, overlay: CurrentOverlay) -
 @router.post("/api/search/picture", dependencies=_WITH_KEY)
 async def search_picture(engine: LoadedEngine, overlay: CurrentOverlay, request: Request) -> dict[str, Any]:
     """The items nearest to the picture that is the body, by modality."""
-    picture = await request.body()
+    picture = await whole_body(request)
 
     def search() -> dict[str, Near]:
         return engine.lookalikes.of_picture(picture, _NEAR, engine.live, overlay.retired_rows(engine))

@@ -19,6 +19,7 @@ from service.overlay import Overlay
 from service.queries import Query, RankedRows, UnknownPartError
 from service.routes.base import PROBLEMS, CurrentOverlay, JsonRoute, LoadedEngine
 from service.schemas import BatchRequest, BatchResponse, RecommendRequest, RecommendResponse
+from service.stopping import awaiting_threads, go_on
 from shared.api_keys import Scope
 
 _MOST_NAMED = 20
@@ -53,7 +54,8 @@ async def answer_one(wanted: RecommendRequest, engine: Engine, overlay: Overlay,
         begun = engine.begin(query, retired)
         ranked = begun.answer(await state.searches(engine, begun.asked)) if isinstance(begun, Begun) else begun
     else:
-        ranked = await to_thread.run_sync(_ranked, engine, query, retired, limiter=_SEARCHING)
+        with awaiting_threads():
+            ranked = await to_thread.run_sync(_ranked, engine, query, retired, limiter=_SEARCHING)
     id_ = urandom(16).hex()
     scope["state"]["recommendation_id"] = id_
     return _answer(engine, query, ranked, id_, complete, state.metrics)
@@ -75,6 +77,7 @@ def recommend_batch(wanted: BatchRequest, engine: LoadedEngine, overlay: Current
 
 
 def _ranked(engine: Engine, query: Query, retired: NDArray[np.int64]) -> RankedRows:
+    go_on()
     try:
         return engine.rank(query, retired)
     except UnknownAttributeError as error:

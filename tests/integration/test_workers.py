@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -163,6 +164,7 @@ def test_workers_count_as_one_follow_the_store_and_a_killed_one_is_replaced(tmp_
         assert failed <= 4  # those that the killed worker had in its hands, one a client
         counted = 'mts4mm_http_requests_total{method="POST",route="/recommend",status="200"}'
         assert load.outcomes[200] <= count(service.url, counted) <= load.outcomes.total()
+        assert len({whose(service.url) for _ in range(20)}) == 1
         wait_until(lambda: count(service.url, "mts4mm_http_requests_in_flight") == 0)
 
         newer = publish(store)
@@ -177,6 +179,28 @@ def test_workers_count_as_one_follow_the_store_and_a_killed_one_is_replaced(tmp_
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(timeout=60) == 0
         assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_workers_that_sighup_replaced_are_not_counted_as_being_there(store: Path, tmp_path: Path) -> None:
+    with serving(store, tmp_path / "log", 2) as service:
+        before = set(service.workers())
+        folder = Path(environment(min(before))["PROMETHEUS_MULTIPROC_DIR"])
+
+        def counted() -> set[int]:
+            return {int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*.db")}
+
+        wait_until(lambda: counted() == before)
+        service.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(set(service.workers()) - before) == 2)
+        wait_until(lambda: counted() == set(service.workers()))
+
+
+def whose(url: str) -> str:
+    """Whose counters a service says that it gives; on a connection of its own, so that any worker may answer."""
+    found = re.search(r'mts4mm_counters_info{of="(.+)"} 1.0', httpx.get(f"{url}/metrics").raise_for_status().text)
+    assert found is not None
+    return found[1]
 
 
 def environment(pid: int) -> dict[str, str]:
@@ -221,8 +245,6 @@ def test_slow_heads_are_cut_off_and_slow_bodies_are_told(store: Path, tmp_path: 
 
 def said(url: httpx.URL, sent: bytes) -> bytes:
     """All that is said on a connection until its end, after what was sent."""
-    import socket
-
     with socket.create_connection((url.host, url.port or 0), timeout=10) as connection:
         connection.sendall(sent)
         heard = b""
@@ -232,6 +254,35 @@ def said(url: httpx.URL, sent: bytes) -> bytes:
         except ConnectionResetError:
             pass
         return heard
+
+
+@pytest.mark.slow
+def test_clients_that_go_away_before_the_answer_are_counted_as_gone(store: Path, tmp_path: Path) -> None:
+    body = json.dumps(ASK).encode()
+    with serving(store, tmp_path / "log", 1, max_in_flight="1", max_wait_seconds="60") as service:
+        with sending(service.url, "/recommend", b"half", 99, body):
+            wait_until(lambda: count(service.url, "mts4mm_http_requests_in_flight") == 1)
+            with sending(service.url, "/recommend", b"whole", len(body), body):
+                wait_until(lambda: count(service.url, "mts4mm_http_requests_waiting") == 1)
+            time.sleep(0.5)  # it is noticed that this one has gone, and it still waits
+        with sending(service.url, "/console/api/search/picture", b"picture", 99, body):
+            wait_until(lambda: count(service.url, "mts4mm_http_requests_in_flight") == 1)
+        for name in ("half", "whole", "picture"):
+            wait_until(lambda name=name: service.logged("request_id", name))  # type: ignore[misc]
+            assert service.logged("request_id", name)[0]["status"] == 499
+        assert count(service.url, 'mts4mm_http_requests_total{method="POST",route="/recommend",status="499"}') == 2
+        assert "Traceback" not in service.log.read_text()
+
+
+@contextmanager
+def sending(url: str, path: str, name: bytes, length: int, body: bytes) -> Iterator[None]:
+    """Send a request on a connection of its own, and go away at the end without waiting for the answer."""
+    address = httpx.URL(url)
+    head = b"POST %s HTTP/1.1\r\nhost: x\r\nx-request-id: %s\r\ncontent-length: %d\r\n"
+    head += b"content-type: application/json\r\n\r\n"
+    with socket.create_connection((address.host, address.port or 0), timeout=10) as connection:
+        connection.sendall(head % (path.encode(), name, length) + body)
+        yield
 
 
 @pytest.mark.slow

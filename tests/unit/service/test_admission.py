@@ -109,12 +109,12 @@ async def answer(scope: Any, door: Admission, app: Any, metrics: Metrics, body: 
     return sent
 
 
-def scope(path: str = "/recommend") -> dict[str, Any]:
+def scope(path: str = "/recommend", headers: list[tuple[bytes, bytes]] | None = None) -> dict[str, Any]:
     return {
         "type": "http",
         "method": "POST",
         "path": path,
-        "headers": [],
+        "headers": headers or [],
         "query_string": b"",
         "server": ("x", 80),
         "scheme": "http",
@@ -127,8 +127,23 @@ WHOLE = {"type": "http.request", "body": b"{}", "more_body": False}
 PART = {"type": "http.request", "body": b"{", "more_body": True}
 
 
-@pytest.mark.parametrize(("body", "status"), [([WHOLE], 503), ([PART], 408), ([], 408)])
-def test_what_takes_too_long_is_ended_and_answered(body: list[dict[str, Any]], status: int) -> None:
+SIZED, CHUNKED, EMPTY = (b"content-length", b"2"), (b"transfer-encoding", b"chunked"), (b"content-length", b"0")
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "status"),
+    [
+        (SIZED, [WHOLE], 503),
+        (SIZED, [PART], 408),
+        (SIZED, [], 408),
+        (CHUNKED, [], 408),
+        (EMPTY, [], 503),
+        ((b"accept", b"*/*"), [], 503),
+    ],
+)
+def test_what_takes_too_long_is_ended_and_answered(
+    header: tuple[bytes, bytes], body: list[dict[str, Any]], status: int
+) -> None:
     async def story() -> None:
         door, metrics = admission(timeout=0.05), Metrics()
 
@@ -138,13 +153,32 @@ def test_what_takes_too_long_is_ended_and_answered(body: list[dict[str, Any]], s
                     await asyncio.sleep(FOREVER)
 
         watching = asyncio.create_task(door.watch(lambda _now: None))
-        sent = await answer(scope(), door, app, metrics, body)
+        sent = await answer(scope(headers=[header]), door, app, metrics, body)
         watching.cancel()
         assert sent[0]["status"] == status
         assert (b"retry-after", b"1") in sent[0]["headers"] or status == 408
         assert (b"connection", b"close") in sent[0]["headers"] or status == 503
         assert door.in_flight == 0
         assert b"mts4mm_http_request_timeouts_total 1.0" in metrics.exposition()
+
+    run(story)
+
+
+def test_reading_a_model_may_take_its_time() -> None:
+    async def story() -> None:
+        door = admission(timeout=0.05)
+
+        async def app(_scope: Any, _receive: Any, send: Any) -> None:
+            await asyncio.sleep(0.6)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        watching = asyncio.create_task(door.watch(lambda _now: None))
+        statuses = [
+            (await answer(scope(path), door, app, Metrics(), []))[0]["status"]
+            for path in ("/admin/models/20261128T003556Z-593601f5:activate", "/admin/rollback", "/administration")
+        ]
+        watching.cancel()
+        assert statuses == [200, 200, 503]
 
     run(story)
 

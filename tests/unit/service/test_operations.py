@@ -198,6 +198,18 @@ def test_metric_names_keep_to_the_conventions(store: Path) -> None:
             assert all(totals) if family.type == "counter" else not any(totals)
 
 
+def test_the_counters_say_whose_they_are(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def whose(client: TestClient) -> str:
+        (found,) = (name for name in samples(client) if name.startswith("mts4mm_counters_info"))
+        return found
+
+    with serving(store) as client:
+        assert re.fullmatch(r'mts4mm_counters_info\{of="[0-9a-f]{32}"\}', whose(client))
+        assert whose(client) == whose(client)
+        monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))  # as every worker of a parent has it
+        assert whose(client) == f'mts4mm_counters_info{{of="{tmp_path.name}"}}'
+
+
 def test_events_are_counted_by_type_and_outcome(tmp_path: Path) -> None:
     publish(tmp_path / "models")
     with serving(tmp_path / "models") as client:

@@ -134,6 +134,33 @@ def test_forgetting_outlives_redis_and_a_model_that_does_not_know_of_it(models: 
             assert shop.recommend(RecommendRequest(user_id="cyd")).reason == "trained"
 
 
+def test_a_process_that_starts_while_redis_is_away_goes_by_what_was_last_known(models: Path, tmp_path: Path) -> None:
+    with Server(tmp_path) as redis:
+        settings = Settings(models=models, redis_url=redis.url)  # type: ignore[arg-type]
+        with TestClient(create_app(settings)) as http:
+            shop = Client("http://testserver", http=http)
+            shop.forget_user("ann")
+            shop.retire_item("hat")
+        redis.kill()
+
+        with TestClient(create_app(settings)) as http:
+            shop = Client("http://testserver", http=http)
+            anonymous, known = RecommendRequest(history=["mug"]), RecommendRequest(user_id="cyd", exclude_seen=False)
+            away = [shop.recommend(asked) for asked in (RecommendRequest(user_id="ann"), anonymous, known)]
+            assert [answer.reason for answer in away] == ["unknown_user", "folded_in", "trained"]
+            assert all(answer.degraded for answer in away)
+            assert "hat" not in {item.item_id for answer in away for item in answer.items}
+
+            redis.start()
+            wait_until(lambda: not any(shop.recommend(asked).degraded for asked in (anonymous, known)), 30)
+            shop.restore_item("hat")
+            assert shop.recommend(RecommendRequest(user_id="ann")).reason == "unknown_user"
+        redis.kill()
+
+        with TestClient(create_app(settings)) as http:
+            assert "hat" in recommended(Client("http://testserver", http=http), "nobody")
+
+
 def test_anybody_can_be_forgotten_and_more_than_once(shop: Client) -> None:
     first, second = shop.forget_user("never/seen ?#%"), shop.forget_user("never/seen ?#%")
 
@@ -276,7 +303,7 @@ def test_without_redis_answers_go_on_and_what_needs_it_is_to_be_tried_later(
     for body in ({"user_id": "ann"}, {"user_id": "nobody"}):
         answered = without_id(stateless.post("/recommend", json=body))
         assert answered == without_id(http.post("/recommend", json=body)) | {"degraded": True}
-    assert without_id(stateless.post("/recommend", json={"history": ["mug"]}))["degraded"] is False
+    assert without_id(stateless.post("/recommend", json={"history": ["mug"]}))["degraded"] is True
     batch = stateless.post("/recommend:batch", json={"user_ids": ["ann", "nobody"]}).json()["recommendations"]
     assert [answer["degraded"] for answer in batch] == [True, True]
     for method, path in (
