@@ -350,6 +350,22 @@ def test_encoders_are_known_only_while_the_features_are_theirs(catalogue: Catalo
     assert load_dataset(shop).encoders == {}
 
 
+def test_a_table_in_another_order_is_refused_until_it_is_encoded_again(
+    catalogue: Catalogue, words: EncoderFolder
+) -> None:
+    items = [{"item_id": word, "title": word} for word in ("red", "blue", "mug")]
+    shop = catalogue(*items)
+    (shop / "interactions.csv").write_text("user_id,item_id\n" + "".join(f"u{n},red\nu{n},mug\n" for n in range(4)))
+    encode_words(shop, words)
+    load_dataset(shop)
+    catalogue(items[0], items[2], items[1])
+    with pytest.raises(UserError, match=r"2 rows were made of other items.*mts4mm encode .*row 1: of item 'blue', now"):
+        load_dataset(shop)
+    assert encode_words(shop, words).encoded == 0
+    data = load_dataset(shop)
+    assert data.modalities["text"].features.argmax(axis=1).tolist() == [WORDS.index(each) for each in data.item_ids]
+
+
 def test_the_columns_that_words_came_from_are_kept_and_read_again(
     catalogue: Catalogue, words: EncoderFolder, store: Path
 ) -> None:
