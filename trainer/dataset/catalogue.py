@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from polars.datatypes import DataTypeClass
 
 from trainer.dataset import columns, tables
 from trainer.dataset.columns import ITEM, ITEM_ID, ROW
@@ -79,7 +80,7 @@ def read_catalogue(found: list[Path], findings: Findings) -> Catalogue | None:
 
 def _table(path: Path) -> tuple[list[int], list[Record]]:
     table = tables.read_table(path)
-    columns_of_bytes = [name for name, kind in table.schema.items() if kind == pl.Binary]
+    columns_of_bytes = [name for name, kind in table.schema.items() if _holds_bytes(kind)]
     if columns_of_bytes:
         message = f"column {columns_of_bytes[0]!r} holds bytes: store text, or the path of a file"
         raise UnreadableError("unsupported_type", message)
@@ -88,6 +89,13 @@ def _table(path: Path) -> tuple[list[int], list[Record]]:
     if not records and not _id_keys(table.columns):
         raise _no_id_column(table.columns)
     return list(range(start, start + len(records))), records
+
+
+def _holds_bytes(kind: pl.DataType | DataTypeClass) -> bool:
+    """Whether a column's values are bytes, or have some in them, as a data set's pictures with their paths have."""
+    if isinstance(kind, pl.Struct):
+        return any(_holds_bytes(field.dtype) for field in kind.fields)
+    return _holds_bytes(kind.inner) if isinstance(kind, pl.List | pl.Array) else kind == pl.Binary
 
 
 def _with_numbers(table: pl.DataFrame) -> list[Record]:

@@ -363,6 +363,21 @@ FAULTS: dict[str, tuple[str, str, str, int, int | None, Break]] = {
         None,
         items_parquet(item_id=SIX, image=[b"x"] * 6),
     ),
+    **{
+        f"items table with bytes in a {kind}": (
+            "error",
+            "unsupported_type",
+            "items.parquet",
+            1,
+            None,
+            items_parquet(item_id=SIX, image=[value] * 6),
+        )
+        for kind, value in {
+            "struct": {"bytes": b"x", "path": "0.png"},
+            "list": [b"x"],
+            "list of structs": [{"all": [b"x"]}],
+        }.items()
+    },
     "item ids as floats": (
         "error",
         "bad_id_type",
