@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from shared.item_tower import OUTPUT
 from trainer.encoders.features_manifest import FeaturesManifest, write_manifest
 from trainer.student import SHARED_PART
 from trainer.training import LINEAR_TEACHER
@@ -571,7 +572,7 @@ FAULTS: dict[str, tuple[str, str, str, int, int | None, Break]] = {
             None,
             features_named(name),
         )
-        for name in (ID_VIEW, LINEAR_TEACHER, SHARED_PART)
+        for name in (ID_VIEW, LINEAR_TEACHER, SHARED_PART, OUTPUT)
     },
     "modality with a dot": (
         "error",
