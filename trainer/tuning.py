@@ -305,8 +305,10 @@ def _queue_interrupted(study: optuna.Study) -> None:
     tried_again = {trial.user_attrs.get("again") for trial in trials}
     for trial in trials:
         if trial.state == TrialState.RUNNING:
-            if trial.number not in tried_again and "settings" in trial.user_attrs:
-                study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+            known = "settings" in trial.user_attrs
+            point = trial.params if known else trial.system_attrs.get("fixed_params")  # of one that was queued itself
+            if trial.number not in tried_again and point is not None:
+                study.enqueue_trial(point, user_attrs={"again": trial.number})
             study.tell(trial.number, state=TrialState.FAIL)
 
 

@@ -105,6 +105,20 @@ def test_an_interrupted_point_is_tried_again_first(search: Search, tmp_path: Pat
     assert not (folder / "trial").exists()
 
 
+def test_interrupted_before_it_is_known_what_it_tries_the_base_is_tried_first_all_the_same(
+    search: Search, tmp_path: Path
+) -> None:
+    def interrupt(number: int, ended: int) -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            tune(search, tmp_path, 1, CPU, watcher=Watcher(begin=interrupt))
+    resumed = tune(search, tmp_path, 1, CPU)
+    assert [trial.state for trial in resumed] == ["interrupted", "interrupted", "complete"]
+    assert resumed[-1].settings == {key: getattr(BASE, key) for key in SPACE}
+
+
 KILLED = """
 import pickle, sys
 from pathlib import Path
