@@ -9,7 +9,8 @@ The keys file is JSON, and holds no key, only sha256 digests of keys with 256 ra
 import hashlib
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Annotated
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from shared import durable
-from shared.errors import UserError
+from shared.errors import UsageError, UserError
 
 
 class Scope(StrEnum):
@@ -56,9 +57,30 @@ def new_key(name: str, scopes: Sequence[Scope], expires: datetime | None = None)
         name: whose it is.
         scopes: what it opens.
         expires: when it stops to open anything, with its time zone; never, if None.
+
+    Raises:
+        UsageError: the name is empty or too long, or there is no scope.
     """
     secret = KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)
-    return secret, ApiKey(name=name, scopes=list(scopes), sha256=digest(secret), expires=expires)
+    try:
+        return secret, ApiKey(name=name, scopes=list(scopes), sha256=digest(secret), expires=expires)
+    except ValidationError as error:
+        flaw = error.errors()[0]
+        raise UsageError(f"a key cannot have this {flaw['loc'][0]}: {flaw['msg']}") from None
+
+
+@contextmanager
+def changing_keys(path: Path) -> Iterator[None]:
+    """Nobody else changes a keys file from when it is loaded here until it is saved.
+
+    Raises:
+        UserError: nothing can be written beside it.
+    """
+    try:
+        with durable.exclusive(path.with_name(f".{path.name}.lock")):
+            yield
+    except OSError as error:
+        raise UserError(f"{path}: the keys file cannot be written ({error.strerror})") from None
 
 
 def load_keys(path: Path) -> list[ApiKey]:

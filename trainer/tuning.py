@@ -305,8 +305,10 @@ def _queue_interrupted(study: optuna.Study) -> None:
     tried_again = {trial.user_attrs.get("again") for trial in trials}
     for trial in trials:
         if trial.state == TrialState.RUNNING:
-            if trial.number not in tried_again and "settings" in trial.user_attrs:
-                study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+            known = "settings" in trial.user_attrs
+            point = trial.params if known else trial.system_attrs.get("fixed_params")  # of one that was queued itself
+            if trial.number not in tried_again and point is not None:
+                study.enqueue_trial(point, user_attrs={"again": trial.number})
             study.tell(trial.number, state=TrialState.FAIL)
 
 
@@ -396,12 +398,13 @@ def _recipe_file(search: Search, trials: list[Trial], best: Trial) -> str:
     """What differs from the default recipe, which a recipe file need not repeat."""
     ended = sum(trial.has_ended for trial in trials)
     pruned = sum(trial.state == "pruned" for trial in trials)
+    alone = " --set students=1" if search.base.students > 1 else ""  # as in every trial
     comment = [
         f"Found by 'mts4mm tune' on {search.dataset.name}, from recipe {search.base_name} with seed {search.seed}:",
         f"validation {SELECTION_METRIC} {best.value:.6f} in trial {best.number}, the best of {ended} trials,",
         f"{pruned} of them pruned; the test split was not looked at. The same figure again:",
         f"mts4mm train {search.dataset.name} --recipe {BEST_RECIPE_FILE} --seed {search.seed} "
-        f"--set epochs={search.epochs}",
+        f"--set epochs={search.epochs}{alone}",
     ]
     defaults = Recipe().model_dump(mode="json")
     found = search.recipe(best.settings).model_dump(mode="json")

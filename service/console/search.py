@@ -113,7 +113,7 @@ def line(item_id: str, metadata: Mapping[str, Any] | None) -> str:
     texts = [item_id]
     for value in (metadata or {}).values():
         elements = value if isinstance(value, list) else [value]
-        texts += [element[:_MOST_TEXT] for element in elements if isinstance(element, str)]
+        texts += [str(each)[:_MOST_TEXT] for each in elements if isinstance(each, str | int | float)]
     return f" {_plain(' '.join(texts))}\n"
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shared.api_keys import ApiKey, Scope, load_keys, new_key, save_keys
+from shared.api_keys import ApiKey, Scope, changing_keys, load_keys, new_key, save_keys
 from shared.errors import UserError
 from trainer.cli import output
 
@@ -40,15 +40,16 @@ def new(
     """Make a key, add its digest to the file, and print the key: this once."""
     moment = _ahead(expires)
     secret, entry = new_key(name, scope or [Scope.READ], moment)
-    others = load_keys(file) if file.exists() else []
-    if into is not None:
-        _write_secret(into, secret)
-    try:
-        save_keys(file, [*others, entry])
-    except UserError:
+    with changing_keys(file):
+        others = load_keys(file) if file.exists() else []
         if into is not None:
-            into.unlink()
-        raise
+            _write_secret(into, secret)
+        try:
+            save_keys(file, [*others, entry])
+        except UserError:
+            if into is not None:
+                into.unlink()
+            raise
     if json_:
         until = None if moment is None else moment.isoformat()
         shown = {"key": secret} if into is None else {"into": str(into)}
@@ -71,13 +72,14 @@ def list_(file: KeysFile, json_: output.JsonOption = False) -> None:
 @app.command("revoke")
 def revoke(file: KeysFile, name: Name) -> None:
     """Take a key out of the file; running services notice within seconds."""
-    keys = load_keys(file)
-    left = [key for key in keys if key.name != name]
-    if len(left) == len(keys):
-        raise UserError(f"{file}: no key {name!r}; it has {', '.join(repr(key.name) for key in keys)}")
-    if not left:
-        raise UserError(f"{file}: {name!r} is the last key: make another one first, or remove the file")
-    save_keys(file, left)
+    with changing_keys(file):
+        keys = load_keys(file)
+        left = [key for key in keys if key.name != name]
+        if len(left) == len(keys):
+            raise UserError(f"{file}: no key {name!r}; it has {', '.join(repr(key.name) for key in keys)}")
+        if not left:
+            raise UserError(f"{file}: {name!r} is the last key: make another one first, or remove the file")
+        save_keys(file, left)
 
 
 def _ahead(expires: datetime | None) -> datetime | None:

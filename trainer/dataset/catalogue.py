@@ -1,8 +1,8 @@
 """The items table: ids and whatever else is known of each item, row by row.
 
-``items.csv``, ``items.parquet`` or ``items.jsonl``. Attributes keep their types, nested ones included, except
-that every cell of a CSV file is a string. Records hold what JSON can hold: dates become ISO 8601 text, decimals
-and durations (seconds) become numbers, NaN and infinity become null.
+``items.csv``, ``items.parquet`` or ``items.jsonl``. Attributes keep their types, nested ones included; a CSV file has
+none, so there an attribute is a number where all that is said of it are plain ones. Records hold what JSON can hold:
+dates become ISO 8601 text, decimals and durations (seconds) become numbers, NaN and infinity become null.
 """
 
 import datetime as dt
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from polars.datatypes import DataTypeClass
 
 from trainer.dataset import columns, tables
 from trainer.dataset.columns import ITEM, ITEM_ID, ROW
@@ -21,6 +22,12 @@ from trainer.dataset.findings import Example, Findings, UnreadableError, named
 from trainer.dataset.interactions import as_ids, row_examples
 
 FILES = ("items.csv", "items.parquet", "items.jsonl")
+
+TEXTS = ("title", "name", "description", "image")
+"""Columns of a CSV file whose cells are text, whatever they look like; in upper or lower case."""
+
+_NUMBER = r"^-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]+)?$"
+"""A number that means the same however it is written: a leading zero tells a code, and longer ones JSON rounds."""
 
 Record = dict[str, Any]
 
@@ -73,17 +80,40 @@ def read_catalogue(found: list[Path], findings: Findings) -> Catalogue | None:
 
 def _table(path: Path) -> tuple[list[int], list[Record]]:
     table = tables.read_table(path)
-    columns_of_bytes = [name for name, kind in table.schema.items() if kind == pl.Binary]
+    columns_of_bytes = [name for name, kind in table.schema.items() if _holds_bytes(kind)]
     if columns_of_bytes:
         message = f"column {columns_of_bytes[0]!r} holds bytes: store text, or the path of a file"
         raise UnreadableError("unsupported_type", message)
     start = tables.first_row(path)
-    records = table.to_dicts()
-    if tables.is_parquet(path):
-        records = [_jsonable(record) for record in records]
+    records = [_jsonable(record) for record in table.to_dicts()] if tables.is_parquet(path) else _with_numbers(table)
     if not records and not _id_keys(table.columns):
         raise _no_id_column(table.columns)
     return list(range(start, start + len(records))), records
+
+
+def _holds_bytes(kind: pl.DataType | DataTypeClass) -> bool:
+    """Whether a column's values are bytes, or have some in them, as a data set's pictures with their paths have."""
+    if isinstance(kind, pl.Struct):
+        return any(_holds_bytes(field.dtype) for field in kind.fields)
+    return _holds_bytes(kind.inner) if isinstance(kind, pl.List | pl.Array) else kind == pl.Binary
+
+
+def _with_numbers(table: pl.DataFrame) -> list[Record]:
+    """The rows of a CSV file's table, with numbers in the columns that have nothing else; a filter compares these."""
+    kept = {*TEXTS, *(name.lower() for name in _id_keys(table.columns))}
+    cells = {}
+    for name, column in table.to_dict().items():
+        numbers = None if name.lower() in kept else _numbers(column)
+        cells[name] = column.to_list() if numbers is None else numbers
+    return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
+
+
+def _numbers(cells: pl.Series) -> list[int | float | None] | None:
+    """Each cell's number, None where it is empty; None if all are empty, or one is no number."""
+    said = cells.set(cells == "", None)
+    if said.is_null().all() or not said.str.contains(_NUMBER).all():
+        return None
+    return [None if cell is None else float(cell) if "." in cell else int(cell) for cell in said]
 
 
 def _json_lines(path: Path, findings: Findings) -> tuple[list[int], list[Record]]:

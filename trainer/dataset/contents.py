@@ -11,6 +11,7 @@ nothing depends on the order of rows in a file.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from trainer.dataset.features import Modality, ModalityFiles, fit_modality, read
 from trainer.dataset.findings import MAX_EXAMPLES, Example, Findings
 from trainer.dataset.interactions import Interactions, find_interactions, read_interactions, row_examples
 from trainer.dataset.splits import SplitSpec, global_time_split, random_split
+from trainer.encoders.features_manifest import FeaturesManifest, read_manifests
 
 _PAIR = "pair"
 
@@ -36,6 +38,7 @@ class Contents:
         users: (interactions,) dense ids, sorted by user, then item, each pair once; ``items`` likewise.
         labels: (interactions,) 0 train, 1 validation, 2 test; None, after an error, if no split was possible.
         timestamps: (interactions,) seconds since 1970.
+        manifests: by modality, what ``mts4mm encode`` says of the features that it made.
     """
 
     file: str
@@ -47,6 +50,7 @@ class Contents:
     timestamps: NDArray[np.float64] | None
     weights: NDArray[np.float32] | None
     modalities: dict[str, Modality]
+    manifests: dict[str, FeaturesManifest]
     catalogue: list[Record] | None
     split: SplitSpec
 
@@ -90,6 +94,8 @@ def read_contents(
     progress("ids")
     universe = _universe(catalogue, bool(tables), files, interactions)
     modalities = _fitted(files, universe, findings)
+    manifests = read_manifests(directory, modalities)
+    _check_items_of_features(directory, manifests, universe, findings)
     user_ids = natural_order(interactions.events[USER])
     events = _encoded(interactions, user_ids, universe, findings)
     split = split or SplitSpec("given" if interactions.has(LABEL) else "random")
@@ -106,6 +112,7 @@ def read_contents(
         timestamps=events[TIMESTAMP].to_numpy(writable=True) if TIMESTAMP in events.columns else None,
         weights=events[WEIGHT].to_numpy(writable=True) if WEIGHT in events.columns else None,
         modalities=modalities,
+        manifests=manifests,
         catalogue=catalogue.records if catalogue else None,
         split=split,
     )
@@ -149,6 +156,23 @@ def _fitted(files: list[ModalityFiles], universe: _Universe, findings: Findings)
         if modality:
             fitted[each.name] = modality
     return fitted
+
+
+def _check_items_of_features(
+    directory: Path, manifests: dict[str, FeaturesManifest], universe: _Universe, findings: Findings
+) -> None:
+    """Features go by row, so a table that was put into another order since would give each item another's."""
+    if not universe.from_table or len(universe.ids) != universe.rows:
+        return
+    for name, manifest in manifests.items():
+        pairs = enumerate(zip_longest(manifest.item_ids, universe.ids.to_list()))
+        moved = [Example(row, f"of item {made!r}, now {now!r}") for row, (made, now) in pairs if made != now]
+        if moved:
+            message = (
+                f"{len(moved)} rows were made of other items than {universe.source} has there: encode again, with "
+                f"mts4mm encode {directory}"
+            )
+            findings.error("features_of_other_items", f"{name}_feat.npy", message, len(moved), moved)
 
 
 def _encoded(interactions: Interactions, user_ids: pl.Series, universe: _Universe, findings: Findings) -> pl.DataFrame:

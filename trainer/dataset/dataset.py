@@ -118,7 +118,7 @@ def load_dataset(
         catalogue=contents.catalogue,
         split=contents.split,
         fingerprint=_fingerprint(contents),
-        encoders=encoders_of(directory, list(contents.modalities)),
+        encoders=encoders_of(directory, contents.manifests),
     )
 
 

@@ -19,8 +19,8 @@ from trainer.dataset import arrays
 from trainer.dataset.findings import MAX_EXAMPLES, Example, Findings, UnreadableError
 
 _FILE = re.compile(r"(?P<name>.*)_(?P<kind>feat\.npy|neighbors\.npz)")
-_NAME = re.compile(r"(?!(?:id|linear|shared)$)[a-z][a-z0-9_-]*", re.IGNORECASE)
-"""The three are parts of the model: the view of ids, the linear teacher, and what the views share."""
+_NAME = re.compile(r"(?!(?:id|linear|shared|vectors)$)[a-z][a-z0-9_-]*", re.IGNORECASE)
+"""The four are parts of the model: the view of ids, the linear teacher, what the views share, what the tower gives."""
 _ROWS_PER_CHUNK = 8192
 _COSINE_SLACK = 1e-3
 
@@ -86,8 +86,8 @@ def read_modalities(directory: Path, findings: Findings, progress: Callable[[str
             names.add(matched["name"])
         elif matched:
             message = (
-                f"{matched['name']!r} names no modality: rename the file to start with letters, and not 'id', 'linear' "
-                "or 'shared', which are parts of the model"
+                f"{matched['name']!r} names no modality: rename the file to start with letters, and not 'id', "
+                "'linear', 'shared' or 'vectors', which are parts of the model"
             )
             findings.error("bad_modality_name", path.name, message)
         elif path.suffix in (".npy", ".npz"):

@@ -4,7 +4,7 @@ The encoder itself lies beside, in ``encoders/<modality>/``, so that a dataset's
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,13 +88,16 @@ def read_manifest(folder: Path, modality: str) -> FeaturesManifest | None:
     return manifest if whole and manifest.features == file_digest(features) else None
 
 
-def encoders_of(folder: Path, modalities: Sequence[str]) -> dict[str, EncoderFolder]:
-    """The encoders that made a dataset's features, by modality; of features from elsewhere there is none."""
+def read_manifests(folder: Path, modalities: Iterable[str]) -> dict[str, FeaturesManifest]:
+    """The manifests of a dataset's features, by modality; of features from elsewhere there is none."""
+    found = {modality: read_manifest(folder, modality) for modality in modalities}
+    return {modality: manifest for modality, manifest in found.items() if manifest is not None}
+
+
+def encoders_of(folder: Path, manifests: Mapping[str, FeaturesManifest]) -> dict[str, EncoderFolder]:
+    """The encoders that made a dataset's features, by modality, where they are still there."""
     encoders = {}
-    for modality in modalities:
-        manifest = read_manifest(folder, modality)
-        if manifest is None:
-            continue
+    for modality, manifest in manifests.items():
         try:
             encoder = read_folder(encoder_path(folder, modality))
         except UserError:

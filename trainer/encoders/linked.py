@@ -9,11 +9,14 @@ from trainer.encoders.features_manifest import ENCODERS
 def link_dataset(directory: Path, out: Path, modalities: list[str]) -> None:
     """Make ``out`` a dataset's folder too: links to all that ``directory`` holds, but for what is to be encoded.
 
+    Features that ``out`` has of its own, of an earlier run, stay in the place of the directory's.
+
     Raises:
         UserError: it cannot be written, or something else is in the way of a link.
     """
     if out.resolve() == directory.resolve():
         return
+    modalities = [*modalities, *_encoded_here(out)]
     own = {ENCODERS, *(f"{name}_feat{ending}" for name in modalities for ending in (".npy", ".json"))}
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -26,6 +29,11 @@ def link_dataset(directory: Path, out: Path, modalities: list[str]) -> None:
                 _link(encoder.resolve(), out / ENCODERS / encoder.name)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); give another folder with --out") from error
+
+
+def _encoded_here(out: Path) -> list[str]:
+    """The modalities whose features are files of ``out`` itself."""
+    return [path.name.removesuffix("_feat.npy") for path in out.glob("*_feat.npy") if not path.is_symlink()]
 
 
 def _link(target: Path, link: Path) -> None:

@@ -115,7 +115,15 @@ def _train_side_by_side(trainings: Sequence[tuple[Trial, int]], setting: Setting
 
     def train(folder: Path, trial: Trial, seed: int) -> Result:
         return train_in_own_process(
-            folder, setting.directory, trial.recipe, seed, setting.device, Listener(), trial.corruption, cores
+            folder,
+            setting.directory,
+            setting.dataset.fingerprint,
+            trial.recipe,
+            seed,
+            setting.device,
+            Listener(),
+            trial.corruption,
+            cores,
         )
 
     pool = ThreadPoolExecutor(setting.jobs)
@@ -150,7 +158,10 @@ def _outcome(
     folder = run_folder(setting.out, dataset, trial.recipe, seed, own_process=experiment.own_process)
     try:
         if experiment.own_process:
-            result = train_in_own_process(folder, setting.directory, trial.recipe, seed, setting.device, listener)
+            known = setting.dataset.fingerprint
+            result = train_in_own_process(
+                folder, setting.directory, known, trial.recipe, seed, setting.device, listener
+            )
         else:
             result = train_once(folder, dataset, trial.recipe, seed, setting.device, listener)
     except UserError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from shared.errors import UserError
 from trainer.dataset import load_dataset
 from trainer.device import choose_device
 from trainer.experiments.corruption import Corruption, corrupted
@@ -18,6 +19,7 @@ from trainer.training import Listener
 def train_in_own_process(
     folder: Path,
     directory: Path,
+    fingerprint: str,
     recipe: Recipe,
     seed: int,
     device: torch.device,
@@ -30,6 +32,7 @@ def train_in_own_process(
     Args:
         folder: of the training.
         directory: of the dataset.
+        fingerprint: of the dataset, which the folder is named by.
         recipe: to train by.
         seed: of the training, and of the corruption.
         device: where to compute.
@@ -38,15 +41,16 @@ def train_in_own_process(
         cores: that the process may use; as many as this one by default.
 
     Raises:
-        UserError: as there, or the process was killed.
+        UserError: as there, the directory has changed, or the process was killed.
     """
-    work = partial(_train, folder, directory, corruption, recipe, seed, device.type, cores)
+    work = partial(_train, folder, directory, fingerprint, corruption, recipe, seed, device.type, cores)
     return in_own_process(work, listener, str(folder), "give the same command again to go on")
 
 
 def _train(
     folder: Path,
     directory: Path,
+    fingerprint: str,
     corruption: Corruption | None,
     recipe: Recipe,
     seed: int,
@@ -57,6 +61,8 @@ def _train(
     if cores is not None:
         os.environ["OMP_NUM_THREADS"] = str(cores)
     dataset = load_dataset(directory)
+    if dataset.fingerprint != fingerprint:
+        raise UserError(f"{directory}: has changed since the experiment began; give the same command again")
     if corruption is not None:
         dataset = corrupted(dataset, corruption, seed)
     return train_once(folder, dataset, recipe, seed, choose_device(device), listener)

@@ -30,7 +30,7 @@ class ToBest:
     """A training until the recipe's patience ran out.
 
     Attributes:
-        epoch: the best one.
+        epoch: the best one, of several students the first's.
         seconds: from the start of the preparation to the end of that epoch.
         total_seconds: to the embeddings that would be exported, consolidation and test included.
         validation: metrics of those embeddings; likewise ``test``.
@@ -52,7 +52,7 @@ class TrainingCost:
         interactions: of all splits.
         width: of the embeddings.
         steps: an epoch.
-        epochs: how many were trained.
+        epochs: how many were trained, of several students by the first.
         threads: that computed.
         student_parameters: how many numbers are learnt; likewise the teachers'.
         loading_seconds: reading the dataset, or making it.
@@ -143,7 +143,7 @@ def _so_many_epochs(recipe: Recipe, epochs: int) -> Recipe:
 
 
 class _Watch:
-    """A run's listener that notes what was spent, on its preparation and on each epoch."""
+    """A run's listener that notes what was spent, on its preparation and on each epoch of its first student."""
 
     def __init__(self, listener: Listener, spent: dict[str, float]) -> None:
         self._told = listener
@@ -153,6 +153,7 @@ class _Watch:
         self.steps = 0
         self.records: list[EpochRecord] = []
         self.validations: list[float] = []
+        self._epochs_ended = False
         self.listener = Listener(stage=listener.stage, step=self._step, epoch=self._epoch)
 
     def end_preparation(self) -> None:
@@ -163,6 +164,7 @@ class _Watch:
 
     def end_epochs(self) -> None:
         """All stages since were the epochs', but for the linear teacher's figures, which were taken before them."""
+        self._epochs_ended = True
         stages = dict(self._spent)
         judging = stages.pop(BEFORE_THE_EPOCHS, 0.0)
         self.preparation_seconds = self._prepared - self.began + judging
@@ -176,10 +178,11 @@ class _Watch:
         self._told.step(done, total)
 
     def _epoch(self, record: EpochRecord, progress: Progress) -> None:
-        self.records.append(record)
-        self.validations.append(self._spent[VALIDATION_STAGE] - sum(self.validations))
-        if progress.best_epoch == record.epoch:
-            self.best_at = time.perf_counter()
+        if not self._epochs_ended:  # what comes later are the other students'
+            self.records.append(record)
+            self.validations.append(self._spent[VALIDATION_STAGE] - sum(self.validations))
+            if progress.best_epoch == record.epoch:
+                self.best_at = time.perf_counter()
         self._told.epoch(record, progress)
 
 

@@ -6,7 +6,7 @@ Made from the demo shop. Tastes drift from day to day; users join, and items arr
 import base64
 import csv
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from shared.events import Event
 from trainer.demo_shop import make_shop
 from trainer.demo_shop.truth import ShopTruth, draw_shop
+from trainer.encoders.sources import read_items
 
 OPENED_WITH = 0.85
 """Share of users and items that are there at the opening."""
@@ -40,6 +41,7 @@ class World:
         users: how many have joined; the first ones.
         items: how many have arrived; the first ones.
         had: (users, items) who has what.
+        records: (items,) the catalogue, of items that have not arrived too.
     """
 
     base: Path
@@ -51,7 +53,7 @@ class World:
     had: NDArray[np.bool_]
     now: datetime
     rng: np.random.Generator
-    rows: list[dict[str, str]]
+    records: Sequence[Mapping[str, Any]]
     features: dict[str, NDArray[np.float32]]
     shop: Path
 
@@ -103,12 +105,12 @@ class World:
 
     def _new_item(self, item: int) -> tuple[str, dict[str, Any]]:
         """An item's id, and what is put of it."""
-        row = self.rows[item]
+        row = self.records[item]
         features = {
             name: table[item].tolist() for name, table in self.features.items() if np.isfinite(table[item]).all()
         }
         body: dict[str, Any] = {
-            "metadata": {name: value for name, value in row.items() if name != "item_id" and value},
+            "metadata": {name: value for name, value in row.items() if name != "item_id" and value is not None},
             "features": features,
         }
         if row["image"]:
@@ -142,7 +144,8 @@ def open_world(folder: Path, *, users: int, items: int, seed: int) -> World:
         had[int(row["user_id"][1:]) - 1, places[row["item_id"]]] = True
     last = datetime.fromtimestamp(max(int(row["timestamp"]) for row in bought), UTC)
     rng = np.random.default_rng([seed, 7])
-    return World(base, truth, user_ids, item_ids, first_users, first_items, had, last, rng, rows, features, shop)
+    records = read_items(shop).records
+    return World(base, truth, user_ids, item_ids, first_users, first_items, had, last, rng, records, features, shop)
 
 
 def _read(path: Path) -> list[dict[str, str]]:

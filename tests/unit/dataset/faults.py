@@ -1,5 +1,6 @@
 """What can be wrong with a dataset directory, each as a way to break a sound one."""
 
+import hashlib
 import time
 import zipfile
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from shared.item_tower import OUTPUT
+from trainer.encoders.features_manifest import FeaturesManifest, write_manifest
 from trainer.student import SHARED_PART
 from trainer.training import LINEAR_TEACHER
 from trainer.views import ID_VIEW
@@ -99,6 +102,13 @@ def items_with(*ids: str) -> Break:
 
 def items_parquet(**columns_: list[Any]) -> Break:
     return lambda shop, rows: pl.DataFrame(columns_).write_parquet(shop.directory / "items.parquet")
+
+
+def items_reordered_since_encoding(shop: Any, rows: list[Row]) -> None:
+    """The last two of six items change places after their features were made."""
+    sha256 = hashlib.sha256((shop.directory / "image_feat.npy").read_bytes()).hexdigest()
+    write_manifest(shop.directory, FeaturesManifest("image", "", {}, (), sha256, tuple(SIX), (None,) * 6, {}))
+    shop.items([*SIX[:4], "5", "4"])
 
 
 def cell(at: Any, value: float) -> Callable[[np.ndarray], object]:
@@ -354,6 +364,21 @@ FAULTS: dict[str, tuple[str, str, str, int, int | None, Break]] = {
         None,
         items_parquet(item_id=SIX, image=[b"x"] * 6),
     ),
+    **{
+        f"items table with bytes in a {kind}": (
+            "error",
+            "unsupported_type",
+            "items.parquet",
+            1,
+            None,
+            items_parquet(item_id=SIX, image=[value] * 6),
+        )
+        for kind, value in {
+            "struct": {"bytes": b"x", "path": "0.png"},
+            "list": [b"x"],
+            "list of structs": [{"all": [b"x"]}],
+        }.items()
+    },
     "item ids as floats": (
         "error",
         "bad_id_type",
@@ -403,6 +428,14 @@ FAULTS: dict[str, tuple[str, str, str, int, int | None, Break]] = {
         1,
         None,
         lambda shop, rows: (shop.features(name="audio_feat.npy"), shop.neighbours(neighbors=np.arange(7)[:, None])),
+    ),
+    "items table in another order": (
+        "error",
+        "features_of_other_items",
+        "image_feat.npy",
+        2,
+        4,
+        items_reordered_since_encoding,
     ),
     "NaN in places": ("error", "partly_nan", "image_feat.npy", 1, 2, features(cell((2, 1), np.nan))),
     "infinite feature": ("error", "infinite_features", "image_feat.npy", 1, 2, features(cell((2, 1), -np.inf))),
@@ -539,7 +572,7 @@ FAULTS: dict[str, tuple[str, str, str, int, int | None, Break]] = {
             None,
             features_named(name),
         )
-        for name in (ID_VIEW, LINEAR_TEACHER, SHARED_PART)
+        for name in (ID_VIEW, LINEAR_TEACHER, SHARED_PART, OUTPUT)
     },
     "modality with a dot": (
         "error",

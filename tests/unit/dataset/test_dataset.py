@@ -286,6 +286,30 @@ def test_nested_and_typed_attributes_stay_and_fit_json(empty_shop) -> None:
     ]
 
 
+def test_a_csv_column_of_plain_numbers_holds_numbers_and_any_other_text(empty_shop) -> None:
+    empty_shop.text("interactions.csv", "user,item\na,1\na,2\na,3\n")
+    cells: dict[str, tuple[list[str], list[Any]]] = {
+        "item": (["1", "2", "3"], ["1", "2", "3"]),
+        "Title": (["1984", "2001", "300"], ["1984", "2001", "300"]),
+        "name": (["7", "8", "9"], ["7", "8", "9"]),
+        "price": (["55.95", "", "60"], [55.95, None, 60]),
+        "quoted": (['"5.50"', '""', '"-3"'], [5.5, None, -3]),
+        "zip": (["01234", "90210", "10115"], ["01234", "90210", "10115"]),
+        "size": (["36", "37", "M"], ["36", "37", "M"]),
+        "code": (["1", "2", "1234567890123456"], ["1", "2", "1234567890123456"]),
+        "odd": (["1e3", "inf", "1_0"], ["1e3", "inf", "1_0"]),
+        "empty": (["", "", ""], [None, None, None]),
+    }
+    lines = [cells.keys(), *zip(*(written for written, _ in cells.values()), strict=True)]
+    empty_shop.text("items.csv", "\n".join(map(",".join, lines)))
+    catalogue = load_dataset(empty_shop.directory).catalogue
+    assert catalogue is not None
+    assert list(catalogue[0]) == ["item_id", *list(cells)[1:]]
+    for name, (_, read) in cells.items():
+        found = [record["item_id" if name == "item" else name] for record in catalogue]
+        assert (found, list(map(type, found))) == (read, list(map(type, read))), name
+
+
 def test_tables_without_a_user_column_are_not_taken_for_interactions(shop, rows: list[Row]) -> None:
     shop.text("item_text.csv", "itemID,text\n0,a\n")
     (shop.directory / "interactions.csv").rename(shop.directory / "clicks.csv")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from shared.encoders import open_encoder
 from trainer.cli.encoders import encode_catalogue
 from trainer.demo_shop.features import image_features, text_features
-from trainer.encoders.features_manifest import encoders_of
+from trainer.encoders.features_manifest import encoders_of, read_manifests
 
 
 def described(shop, modality: str) -> NDArray[np.float32]:
@@ -48,7 +48,7 @@ def test_the_features_are_those_of_encode(shop, tmp_path: Path) -> None:
 
 
 def test_words_that_the_shop_does_not_know_count_for_nothing(shop) -> None:
-    encoder = open_encoder(encoders_of(shop.directory, ["text"])["text"])
+    encoder = open_encoder(encoders_of(shop.directory, read_manifests(shop.directory, ["text"]))["text"])
     word = shop.items[0]["title"].split()[-1]
     known, among, unknown = encoder.encode([word, f"{word.upper()} xyzzy", "xyzzy"])
     np.testing.assert_allclose(known, among, atol=1e-6)

@@ -340,6 +340,26 @@ def test_what_is_not_encoded_anew_keeps_its_encoder_behind_a_link(
     assert load_dataset(out).encoders.keys() == load_dataset(shop).encoders.keys() == {"image", "text"}
 
 
+def test_one_modality_encoded_again_beside_a_linked_dataset_leaves_the_others_as_they_are(
+    catalogue: Catalogue, words: EncoderFolder, colours: EncoderFolder, tmp_path: Path
+) -> None:
+    shop = catalogue(*({"item_id": str(row), "title": "mug", "image": f"images/{row}.png"} for row in range(3)))
+    for row in range(3):
+        (shop / "images" / f"{row}.png").write_bytes(saved(picture("red"), "PNG"))
+    encode_words(shop, words)
+    encode_pictures(shop, colours)
+    out = tmp_path / "elsewhere"
+    link_dataset(shop, out, ["text", "image"])
+    encode_words(shop, words, out)
+    encode_pictures(shop, colours, out)
+    link_dataset(shop, out, ["text"])
+    encode_words(shop, words, out)
+    for own in (out / "image_feat.npy", out / "image_feat.json", encoder_path(out, "image")):
+        assert own.exists()
+        assert not own.is_symlink()
+    assert encode_pictures(shop, colours, out).reused == 3
+
+
 def test_encoders_are_known_only_while_the_features_are_theirs(catalogue: Catalogue, words: EncoderFolder) -> None:
     shop = catalogue(*({"item_id": str(row), "title": "mug"} for row in range(3)))
     pairs = [f"u{user},{item}" for user in range(4) for item in range(3)]
@@ -348,6 +368,22 @@ def test_encoders_are_known_only_while_the_features_are_theirs(catalogue: Catalo
     assert load_dataset(shop).encoders.keys() == {"text"}
     np.save(shop / "text_feat.npy", np.ones((3, 4), np.float32))
     assert load_dataset(shop).encoders == {}
+
+
+def test_a_table_in_another_order_is_refused_until_it_is_encoded_again(
+    catalogue: Catalogue, words: EncoderFolder
+) -> None:
+    items = [{"item_id": word, "title": word} for word in ("red", "blue", "mug")]
+    shop = catalogue(*items)
+    (shop / "interactions.csv").write_text("user_id,item_id\n" + "".join(f"u{n},red\nu{n},mug\n" for n in range(4)))
+    encode_words(shop, words)
+    load_dataset(shop)
+    catalogue(items[0], items[2], items[1])
+    with pytest.raises(UserError, match=r"2 rows were made of other items.*mts4mm encode .*row 1: of item 'blue', now"):
+        load_dataset(shop)
+    assert encode_words(shop, words).encoded == 0
+    data = load_dataset(shop)
+    assert data.modalities["text"].features.argmax(axis=1).tolist() == [WORDS.index(each) for each in data.item_ids]
 
 
 def test_the_columns_that_words_came_from_are_kept_and_read_again(

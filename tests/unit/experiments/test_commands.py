@@ -19,7 +19,7 @@ from trainer.dataset import Dataset, load_dataset
 from trainer.experiments.conduct import Setting, Watch
 from trainer.experiments.conduct import conduct as run_experiment
 from trainer.experiments.definitions import experiment, experiment_names
-from trainer.experiments.plans import SENSITIVITY_GRID, sensitivity_plan
+from trainer.experiments.plans import SENSITIVITY_GRID, modalities_plan, sensitivity_plan
 from trainer.experiments.report import gather
 from trainer.recipe import Recipe
 
@@ -187,6 +187,13 @@ def test_modalities_are_taken_away_at_inference_and_in_training(shop: Path, out:
     main = {row["model"]: row for row in rows(out, "main") if row["seed"] == "0"}
     assert found["student", "all"]["recall@20"] == main["student alone"]["recall@20"]
     assert found["teacher", "image"]["ndcg@20"] == main["image teacher"]["ndcg@20"]
+
+
+def test_modalities_compare_what_one_student_knows(dataset: Dataset, recipe: Recipe) -> None:
+    several = modalities_plan(recipe.model_copy(update={"students": 3}), dataset)
+    one = modalities_plan(recipe, dataset)
+    assert several.trials == one.trials
+    assert (several.remarks, one.remarks) == (["One student of the recipe's 3 was trained."], [])
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,11 +162,10 @@ def test_a_process_of_its_own_is_measured_alone_and_may_be_killed(
             os.kill(child.pid, signal.SIGKILL)
 
     with pytest.raises(UserError, match="exit code -9"):
-        train_in_own_process(folder, shop, longer, 0, cpu, Listener(epoch=kill_after_two))
+        train_in_own_process(folder, shop, dataset.fingerprint, longer, 0, cpu, Listener(epoch=kill_after_two))
     epochs: list[int] = []
-    result = train_in_own_process(
-        folder, shop, longer, 0, cpu, Listener(epoch=lambda record, progress: epochs.append(record.epoch))
-    )
+    told = Listener(epoch=lambda record, progress: epochs.append(record.epoch))
+    result = train_in_own_process(folder, shop, dataset.fingerprint, longer, 0, cpu, told)
     assert epochs
     assert epochs[0] >= 3
     assert 100 < result.peak_memory_mb < 1000
@@ -175,7 +175,21 @@ def test_a_process_of_its_own_is_measured_alone_and_may_be_killed(
 
 
 @pytest.mark.slow
-def test_an_error_in_the_process_is_the_callers(shop: Path, recipe: Recipe, cpu: torch.device, tmp_path: Path) -> None:
+def test_an_error_in_the_process_is_the_callers(
+    shop: Path, dataset: Dataset, recipe: Recipe, cpu: torch.device, tmp_path: Path
+) -> None:
     wrong = recipe.model_copy(update={"modalities": ("smell",)})
     with pytest.raises(UserError, match="smell"):
-        train_in_own_process(tmp_path / "run", shop, wrong, 0, cpu, QUIET)
+        train_in_own_process(tmp_path / "run", shop, dataset.fingerprint, wrong, 0, cpu, QUIET)
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_trains_on_no_other_data_than_the_experiment_began_with(
+    shop: Path, dataset: Dataset, recipe: Recipe, cpu: torch.device, tmp_path: Path
+) -> None:
+    changed = Path(shutil.copytree(shop, tmp_path / "shop"))
+    lines = (changed / "interactions.csv").read_text().splitlines(keepends=True)
+    (changed / "interactions.csv").write_text("".join(lines[:-1]))
+    with pytest.raises(UserError, match="has changed since the experiment began"):
+        train_in_own_process(tmp_path / "run", changed, dataset.fingerprint, recipe, 0, cpu, QUIET)
+    assert not (tmp_path / "run").exists()

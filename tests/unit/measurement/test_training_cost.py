@@ -88,15 +88,18 @@ def test_memory_is_that_of_this_process(cost: TrainingCost) -> None:
     assert 50 < cost.loaded_memory_mb <= cost.peak_memory_mb
 
 
-def test_to_best_ends_with_the_patience_and_consolidates(shop: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("students", [1, 2])
+def test_to_best_ends_with_the_patience_and_consolidates(shop: Path, tmp_path: Path, students: int) -> None:
     told = Records()
     began = time.perf_counter()
-    cost = cost_to_best(shop, RECIPE, 0, "cpu", tmp_path, told.listener)
+    recipe = RECIPE.model_copy(update={"students": students})
+    cost = cost_to_best(shop, recipe, 0, "cpu", tmp_path, told.listener)
     elapsed = time.perf_counter() - began
     assert cost.to_best is not None
     assert cost.epochs == cost.to_best.epoch + RECIPE.patience
     assert cost.preparation_seconds < cost.to_best.seconds < cost.to_best.total_seconds < elapsed
-    trained = [record.student["recall@20"] for record in told.records]
+    trained = [record.student["recall@20"] for record in told.records[: cost.epochs]]
+    assert (len(told.records) > cost.epochs) == (students > 1)
     assert cost.validation["recall@20"] == max(trained) == trained[cost.to_best.epoch - 1]
     assert cost.to_best.validation["recall@20"] >= cost.validation["recall@20"]
 

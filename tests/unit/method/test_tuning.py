@@ -3,6 +3,7 @@
 import csv
 import json
 import pickle
+import re
 import signal
 import sqlite3
 import struct
@@ -105,6 +106,20 @@ def test_an_interrupted_point_is_tried_again_first(search: Search, tmp_path: Pat
     assert not (folder / "trial").exists()
 
 
+def test_interrupted_before_it_is_known_what_it_tries_the_base_is_tried_first_all_the_same(
+    search: Search, tmp_path: Path
+) -> None:
+    def interrupt(number: int, ended: int) -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            tune(search, tmp_path, 1, CPU, watcher=Watcher(begin=interrupt))
+    resumed = tune(search, tmp_path, 1, CPU)
+    assert [trial.state for trial in resumed] == ["interrupted", "interrupted", "complete"]
+    assert resumed[-1].settings == {key: getattr(BASE, key) for key in SPACE}
+
+
 KILLED = """
 import pickle, sys
 from pathlib import Path
@@ -176,6 +191,15 @@ def test_the_best_recipe_gives_its_figure_again(search: Search, tmp_path: Path) 
     ).finish()
     assert run.validation["recall@20"] == best.value
     assert f"{best.value:.6f}" in (tmp_path / "study" / "best.yaml").read_text()
+
+
+def test_the_best_recipe_of_several_students_says_how_its_figure_comes_again(search: Search, tmp_path: Path) -> None:
+    several = {"consolidated_width": 16, "linear_start": False, "learning_rate": 0.001, "students": 2}
+    (trial,) = tune(replace(search, base=BASE.model_copy(update=several), epochs=3), tmp_path / "study", 1, CPU)
+    path = tmp_path / "study" / "best.yaml"
+    as_said = load_recipe(str(path), re.findall(r"--set (\S+)", path.read_text()))
+    run = TrainingRun(search.dataset, as_said, search.seed, tmp_path / "run", CPU).finish()
+    assert run.validation["recall@20"] == trial.value
 
 
 def test_a_trial_trains_one_student_and_the_recipe_found_keeps_its_number(search: Search, tmp_path: Path) -> None:

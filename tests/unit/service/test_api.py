@@ -18,6 +18,7 @@ from service.settings import Settings
 from shared import artifact
 from shared.errors import UserError
 from tests.unit.service.conftest import publish
+from trainer.encoders.sources import read_items
 
 JSON = {"content-type": "application/json"}
 
@@ -92,6 +93,24 @@ def test_history_filter_and_exclusions_are_heard(client: TestClient) -> None:
     assert (answered["strategy"], answered["reason"], answered["user_id"]) == ("history", "folded_in", None)
     assert answered["unknown_items"] == ["nonsense"]
     assert {item["item_id"] for item in answered["items"]} == {"sock", "lamp"}
+
+
+def test_a_catalogue_from_a_csv_is_filtered_by_numbers(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text(
+        "item_id,price,size\nmug,60,S\nhat,55.95,38\npen,1.50,38\nsock,60.05,40\n42,,38\nlamp,300,40\n"
+    )
+    publish(tmp_path / "models", items=read_items(tmp_path).records)
+
+    with TestClient(create_app(Settings(models=tmp_path / "models"))) as client:
+
+        def found(**wanted: Any) -> list[str]:
+            return [item["item_id"] for item in recommend(client, {"user_id": "007", "filter": wanted}).json()["items"]]
+
+        assert sorted(found(price={"max": 60})) == ["hat", "mug", "pen"]
+        assert sorted(found(price={"min": 60})) == ["lamp", "mug", "sock"]
+        assert found(price=55.95) == ["hat"]
+        assert found(price="55.95") == [], "a number is no text"
+        assert sorted(found(size="38")) == ["42", "hat", "pen"], "nor is a text a number"
 
 
 def test_a_batch_answers_each_user_as_alone(client: TestClient) -> None:

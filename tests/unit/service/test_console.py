@@ -89,6 +89,7 @@ def client(store: Path) -> Iterator[TestClient]:
         ("tea", ["m2", "t1", "m1"]),
         ("gift", ["m1"]),
         ("l1", ["l1"]),
+        ("4.5", ["m1"]),
         ("script", ["m2"]),
         ("nothing", []),
         ("mug nothing", []),
