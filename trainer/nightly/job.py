@@ -145,9 +145,12 @@ class Night:
         fault.point("report:begin")
         write_report(self._places.own, self.journal, ended.outcome.word, ended.reason)
         fault.point("report:end")
-        self.journal.end(ended.outcome.word)
-        tidy(self._places.own / "runs", self.journal.name)
+        self._end(ended.outcome.word)
         return ended
+
+    def _end(self, outcome: str) -> None:
+        self.journal.end(outcome)
+        tidy(self._places.own / "runs", self.journal.name)
 
     def _do(self, name: str, work: Callable[[], Result]) -> None:
         """Do a step; one that fails on what the night was made from ends the night, so that no rerun repeats it."""
@@ -158,7 +161,7 @@ class Night:
             raise
         except Exception as error:
             if not self._may_go_on_after(error):
-                self.journal.end("failed")
+                self._end("failed")
             raise
 
     def _may_go_on_after(self, error: Exception) -> bool:

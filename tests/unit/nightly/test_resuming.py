@@ -97,6 +97,7 @@ def test_what_failed_on_its_data_is_begun_anew_with_the_events_that_came_since(o
             night.run()
         names.append(night.journal.name)
     assert len(set(names)) == 2
+    assert [path.parent.name for path in places.own.glob("runs/*/dataset")] == names[1:], "earlier ones take no room"
     assert len(EventLog(tmp_path / "log").read()) == 2
 
 
