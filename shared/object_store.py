@@ -42,13 +42,13 @@ class ObjectStore:
             folder: the store folder; made if need be.
 
         Raises:
-            UserError: the URL's kind is unknown, or its library is not installed.
+            UserError: the URL's kind is unknown, its library is not installed, or it connects at once and cannot.
         """
         self._url, self._folder = url.rstrip("/"), folder
         try:
             # Listings must not be remembered: another machine changes what is there.
             self._files, root = url_to_fs(self._url, use_listings_cache=False, skip_instance_cache=True)
-        except (ImportError, ValueError) as error:
+        except Exception as error:  # some connect at once; every provider's library has exceptions of its own
             raise UserError(f"{url}: cannot be used as an object store: {error}") from None
         self._root = str(root)
 

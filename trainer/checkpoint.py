@@ -37,5 +37,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"{path}: not a usable checkpoint ({type(error).__name__}); start anew with --fresh") from error
+        raise UserError(
+            f"{path}: not a usable checkpoint ({type(error).__name__}); remove its folder to train anew"
+        ) from error
     return state

@@ -330,6 +330,8 @@ def test_looking_goes_on_whatever_is_wrong(tmp_path: Path, caplog: pytest.LogCap
 def test_an_unknown_kind_of_url_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nosuch://x: cannot be used as an object store"):
         ObjectStore("nosuch://x", tmp_path)
+    with pytest.raises(UserError, match=r"ftp://127\.0\.0\.1:9/x: cannot be used as an object store"):
+        ObjectStore("ftp://127.0.0.1:9/x", tmp_path)
 
 
 def test_pictures_that_were_kept_travel_along_and_the_last_one_counts(url: str, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from shared.errors import UserError
 from trainer.cli import bench_index, bench_load, bench_night, bench_train, output
 from trainer.cli.data import make_shop_with_progress
 from trainer.cli.encoders import FIT_EPOCHS
+from trainer.cli.seeds import MOST_SEED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,7 +124,7 @@ def encoders(
         float, typer.Option(min=0, max=0.9, help="Share of the items that are judged; 0: all, learned from.")
     ] = 0.2,
     epochs: Annotated[int, typer.Option(min=1, help="Of the fitted network.")] = FIT_EPOCHS,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw and the network.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the draw and the network.")] = 0,
     json_: output.JsonOption = False,
 ) -> None:
     """Whether near pictures share more by a fitted network than by colours, on items it did not learn from.
@@ -186,7 +187,7 @@ def fold_in(
         typer.Option("--set", metavar="KEY=VALUE", help="Set one value of the recipe; repeatable."),
     ] = None,
     share: Annotated[float, typer.Option(min=0.001, max=0.5, help="Of the users, to hold out.")] = 0.1,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sample and of both trainings.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the sample and of both trainings.")] = 0,
     json_: output.JsonOption = False,
 ) -> None:
     """Users folded in from their items, against the same users trained; two trainings."""
@@ -221,7 +222,7 @@ def cold(
         typer.Option("--set", metavar="KEY=VALUE", help="Set one value of the recipe; repeatable."),
     ] = None,
     share: Annotated[float, typer.Option(min=0.001, max=0.5, help="Of the items, to hold out.")] = 0.1,
-    seed: Annotated[int, typer.Option(min=0, help="Of the items held out and of the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the items held out and of the training.")] = 0,
     puts: Annotated[int, typer.Option(min=0, help="Held-out items to put into a running service; 0 starts none.")] = 20,
     json_: output.JsonOption = False,
 ) -> None:

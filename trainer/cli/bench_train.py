@@ -14,6 +14,7 @@ import typer
 
 from shared.errors import UsageError
 from trainer.cli import output
+from trainer.cli.seeds import MOST_SEED
 
 if TYPE_CHECKING:
     from trainer.measurement.training_cost import TrainingCost
@@ -54,7 +55,7 @@ def train(
     to_best: Annotated[
         bool, typer.Option("--to-best", help="Train until the recipe's patience runs out, and consolidate.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the training, and of synthetic shops.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the training, and of synthetic shops.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     json_: output.JsonOption = False,
 ) -> None:

@@ -14,6 +14,7 @@ import typer
 
 from shared.errors import UsageError, UserError
 from trainer.cli import output
+from trainer.cli.seeds import MOST_SEED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -352,7 +353,7 @@ def fit_image(
     ],
     name: Annotated[str | None, typer.Option(help="In the store.", show_default="the directory's name")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Times that each picture is looked at.")] = FIT_EPOCHS,
-    seed: Annotated[int, typer.Option(min=0, help="Of the network and its views of the pictures.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the network and its views of the pictures.")] = 0,
     image_columns: Annotated[str, typer.Option(help="Columns of picture paths; the first that is set.")] = "image",
     store: StoreOption = None,
     json_: output.JsonOption = False,

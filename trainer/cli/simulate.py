@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shared.errors import UsageError
 from trainer.cli import output
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ def simulate(
     json_: output.JsonOption = False,
 ) -> None:
     """Live through some days: shows whether each night's model beats the first one, and whether the gate holds."""
-    folder = Path(tempfile.mkdtemp(prefix="mts4mm-")) if out is None else out
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="mts4mm-")) if out is None else _made(out)
     lived = _live(folder, days, users, items, epochs, seed)
     _plot(folder / "simulation.png", lived)
     if json_:
@@ -48,6 +48,16 @@ def simulate(
         for day in lived
     ]
     output.print_table(f"{days} days, {folder}", columns, rows)
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out: {folder} cannot be made ({error.strerror}); name another folder") from error
+    if any(folder.iterdir()):
+        raise UsageError(f"--out: {folder} is not empty; name a new folder")
+    return folder
 
 
 def _live(folder: Path, days: int, users: int, items: int, epochs: int, seed: int) -> list[Day]:

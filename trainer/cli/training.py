@@ -16,6 +16,7 @@ import typer
 from shared import durable
 from shared.errors import UserError
 from trainer.cli import output
+from trainer.cli.seeds import MOST_SEED
 
 if TYPE_CHECKING:
     from trainer.dataset import Dataset, SplitSpec
@@ -49,7 +50,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set one value of the recipe; repeatable."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of initialisation and sampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of initialisation and sampling.")] = 0,
     split: SplitOption = None,
     split_seed: Annotated[int, typer.Option(min=0, help="Seed of the random split.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",

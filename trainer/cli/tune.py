@@ -13,6 +13,7 @@ import typer
 
 from shared.errors import ExitCode, UserError
 from trainer.cli import output
+from trainer.cli.seeds import MOST_SEED
 
 if TYPE_CHECKING:
     from trainer.training import EpochRecord, Progress
@@ -33,7 +34,7 @@ def tune(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Of a trial, at most.", show_default="those of the recipe")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the points and of every training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the points and of every training.")] = 0,
     timeout: Annotated[
         float | None, typer.Option(min=0, metavar="MINUTES", help="Begin no trial later than this.")
     ] = None,

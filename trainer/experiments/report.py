@@ -115,12 +115,18 @@ def gather(folders: Sequence[Path], out: Path, command: str) -> list[Path]:
         The sections that were put in.
 
     Raises:
-        UsageError: two folders have the same name, so that their figures would.
+        UsageError: two folders have the same name, so that their figures would, one has a name that links to figures
+            cannot have, or the document is a folder.
         UserError: a folder has no section, a figure is missing, or the document is not one of this function.
     """
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         raise UsageError(f"two of the folders have the same name ({', '.join(names)}): rename one")
+    for name in names:
+        if "(" in name or ")" in name:
+            raise UsageError(f"{name}: a folder whose name has parentheses cannot be linked to; rename it")
+    if out.is_dir():
+        raise UsageError(f"--out: {out} is a folder; name a document in it")
     figures = Path("images") / out.stem
     sections = _sections_of(out, figures)
     found = []

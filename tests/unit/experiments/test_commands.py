@@ -352,13 +352,17 @@ def test_a_document_of_somebody_else_is_not_written_over(tmp_path: Path) -> None
         assert document.read_text(encoding="utf-8") == text
 
 
-def test_a_report_of_nothing_or_of_two_folders_alike_is_refused(tmp_path: Path) -> None:
+def test_a_report_of_nothing_of_two_folders_alike_or_of_odd_names_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path / "a" / "x", tmp_path / "b" / "x"):
         folder.mkdir(parents=True)
     with pytest.raises(UserError, match="no experiment was written here"):
         gather([tmp_path / "a" / "x"], tmp_path / "results.md", "")
     with pytest.raises(UsageError, match="same name"):
         gather([tmp_path / "a" / "x", tmp_path / "b" / "x"], tmp_path / "results.md", "")
+    with pytest.raises(UsageError, match=r"x \(2\): a folder whose name has parentheses"):
+        gather([tmp_path / "x (2)"], tmp_path / "results.md", "")
+    with pytest.raises(UsageError, match=r"--out: .* is a folder"):
+        gather([tmp_path / "a" / "x"], tmp_path / "b", "")
     (tmp_path / "a" / "x" / "main.md").write_text("## Accuracy\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"main\.png"):
         gather([tmp_path / "a" / "x"], tmp_path / "results.md", "")

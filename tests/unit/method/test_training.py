@@ -317,7 +317,7 @@ def test_a_checkpoint_that_is_cut_short_says_why_and_leaves_the_last(
 
 def test_a_damaged_checkpoint_is_named(small_dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"PK not a checkpoint")
-    with pytest.raises(UserError, match=r"checkpoint\.pt.*--fresh"):
+    with pytest.raises(UserError, match=r"checkpoint\.pt.*remove its folder to train anew"):
         run(small_dataset, tmp_path)
 
 
