@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from shared.errors import UsageError
 from trainer.cli import output
 from trainer.cli.app import app
-from trainer.cli.seeds import MOST_SEED
+from trainer.seeds import MOST_SEED
 
 
 def test_json_has_null_for_what_is_no_finite_number(capsys: pytest.CaptureFixture[str]) -> None:

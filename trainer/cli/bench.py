@@ -16,7 +16,7 @@ from shared.errors import UserError
 from trainer.cli import bench_index, bench_load, bench_night, bench_train, output
 from trainer.cli.data import make_shop_with_progress
 from trainer.cli.encoders import FIT_EPOCHS
-from trainer.cli.seeds import MOST_SEED
+from trainer.seeds import MOST_SEED
 
 if TYPE_CHECKING:
     import numpy as np

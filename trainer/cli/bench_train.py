@@ -14,7 +14,7 @@ import typer
 
 from shared.errors import UsageError
 from trainer.cli import output
-from trainer.cli.seeds import MOST_SEED
+from trainer.seeds import MOST_SEED
 
 if TYPE_CHECKING:
     from trainer.measurement.training_cost import TrainingCost

@@ -16,7 +16,7 @@ import typer
 from shared import durable
 from shared.errors import UserError
 from trainer.cli import output
-from trainer.cli.seeds import MOST_SEED
+from trainer.seeds import MOST_SEED
 
 if TYPE_CHECKING:
     from trainer.dataset import Dataset, SplitSpec

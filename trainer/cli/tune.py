@@ -13,7 +13,7 @@ import typer
 
 from shared.errors import ExitCode, UserError
 from trainer.cli import output
-from trainer.cli.seeds import MOST_SEED
+from trainer.seeds import MOST_SEED
 
 if TYPE_CHECKING:
     from trainer.training import EpochRecord, Progress

@@ -6,6 +6,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import UsageError
+from trainer.seeds import MOST_SEED
 
 
 class _Settings(BaseModel):
@@ -56,7 +57,7 @@ class TrainSettings(_Settings):
 
     recipe: str = Field("default", description="a packaged recipe or a YAML file")
     set: tuple[str, ...] = Field((), description="single values of the recipe, as key=value")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=MOST_SEED)
     full_every: int = Field(7, ge=1, description="every so many nights from scratch; the others start warm")
     warm_epochs: int = Field(40, ge=1, description="epochs of a night that starts warm, at most")
 
