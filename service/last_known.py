@@ -46,8 +46,8 @@ def read(folder: Path) -> LastKnown:
         return LastKnown()
 
 
-def keep(folder: Path, known: LastKnown) -> None:
-    """Keep what is known in place of what was; where that cannot be, it is logged, and lost when the process ends."""
+def keep(folder: Path, known: LastKnown) -> OSError | None:
+    """Keep what is known in place of what was; returns why that cannot be, if it cannot."""
     forgotten = {user: when.isoformat() for user, when in sorted(_of_this_year(known.forgotten).items())}
     content = json.dumps({"retired": sorted(known.retired), "forgotten": forgotten})
     try:
@@ -55,7 +55,8 @@ def keep(folder: Path, known: LastKnown) -> None:
         with replacing(folder / NAME) as file:
             file.write(content.encode())
     except OSError as error:
-        _log.warning("retired items and forgotten users are known to this process alone: %s", error)
+        return error
+    return None
 
 
 def _of_this_year(forgotten: Mapping[str, datetime]) -> Mapping[str, datetime]:

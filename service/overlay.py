@@ -83,6 +83,7 @@ class Overlay:
         self._folder = folder
         self._forgotten = {user: SinceTraining(forgotten_at=when) for user, when in known.forgotten.items()}
         self._is_read = self._is_kept = False
+        self._unkept: str | None = None
         self._looking = threading.Lock()
         self._gathered = Gathering(self._each_since)
         self._rows: tuple[Engine, RetiredItems, NDArray[np.int64]] | None = None
@@ -245,8 +246,10 @@ class Overlay:
         if self._folder is None or self._is_kept:
             return
         forgotten = {user: each.forgotten_at for user, each in self._forgotten.items() if each.forgotten_at}
-        last_known.keep(self._folder, LastKnown(self.retired.item_ids, forgotten))
-        self._is_kept = True
+        failed = last_known.keep(self._folder, LastKnown(self.retired.item_ids, forgotten))
+        if failed is not None and str(failed) != self._unkept:
+            _log.warning("retired items and forgotten users are known to this process alone: %s", failed)
+        self._is_kept, self._unkept = failed is None, None if failed is None else str(failed)
 
     def _follow_items(self, state: UserState) -> None:
         try:

@@ -429,10 +429,10 @@ def comes_back_from_a_backup(stack: Stack) -> None:
     """The documented way (docs/compose.md): what users did is there again after its volumes are lost."""
     taken = stack.recommend("u0008")[0]
     assert stack.send_event("u0008", taken) == 200
-    volumes = [f"{stack.project}_{name}" for name in ("redis", "log")]
+    volumes = [f"{stack.project}_{name}" for name in _IRREPLACEABLE]
 
     def mounts(top: str) -> list[str]:
-        return [word for name in ("redis", "log") for word in ("-v", f"{stack.project}_{name}:{top}/{name}")]
+        return [word for name in _IRREPLACEABLE for word in ("-v", f"{stack.project}_{name}:{top}/{name}")]
 
     with tempfile.TemporaryDirectory() as folder:
         stack.compose("stop")
@@ -450,6 +450,7 @@ def comes_back_from_a_backup(stack: Stack) -> None:
     assert taken not in stack.recommend("u0008")
 
 
+_IRREPLACEABLE = ("redis", "log", "models")
 _PYTHON = os.environ.get("PYTHON_IMAGE", "python:3.11-slim-bookworm")
 
 

@@ -268,7 +268,7 @@ def _metrics(status: Document) -> str:
             lines.append(f"# TYPE mts4mm_nightly_{name} gauge")
             seen.add(name)
         inside = ",".join(f'{key}="{text}"' for key, text in labels.items())
-        lines.append(f"mts4mm_nightly_{name}{f'{{{inside}}}' if inside else ''} {value:.6g}")
+        lines.append(f"mts4mm_nightly_{name}{f'{{{inside}}}' if inside else ''} {value!r}")
     return "\n".join(lines) + "\n"
 
 

@@ -3,7 +3,7 @@
 import { get, health, key, on, send, setKey } from "./lib/api.js";
 import { h, put } from "./lib/dom.js";
 import { version } from "./lib/format.js";
-import { dialog, field, icon, mark, usePictures } from "./lib/ui.js";
+import { dialog, failed, field, icon, mark, usePictures } from "./lib/ui.js";
 import * as items from "./views/items.js";
 import * as live from "./views/live.js";
 import * as models from "./views/models.js";
@@ -61,10 +61,18 @@ async function show(moved) {
   if (said.keys && !key()) askForKey(null);
   const place = h("div", { class: `view ${view}` });
   put(main, place);
-  VIEWS[view].show(place, rest.map(decodeURIComponent), signal);
+  draw(VIEWS[view], place, rest, signal);
   if (moved) {
     main.focus({ preventScroll: true });
     scrollTo(0, 0);
+  }
+}
+
+async function draw(view, place, rest, signal) {
+  try {
+    await view.show(place, rest.map(decodeURIComponent), signal);
+  } catch (error) {
+    if (error.name !== "AbortError") put(place, failed(error, () => show(false)));
   }
 }
 

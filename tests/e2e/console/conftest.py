@@ -23,7 +23,10 @@ from tests.e2e.conftest import Cli
 HOSTILE = "<script>alert('owned')</script><img src=x onerror=alert(1)> kettle"
 """The title of an item, as somebody who means harm would write it."""
 SECONDS_TO_START = 60
+ELSEWHERE = "shop.test"
+"""A name of this machine that a browser does not take for its own, so that plain HTTP from it is not secure."""
 CHROMIUM_FLAGS = (
+    f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",

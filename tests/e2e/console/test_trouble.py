@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from shared.api_keys import Scope, new_key, save_keys
-from tests.e2e.console.conftest import Service, Shop, Watched, settled, violations
+from tests.e2e.console.conftest import ELSEWHERE, Service, Shop, Watched, settled, violations
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +103,21 @@ def test_a_service_that_goes_away_is_looked_for_and_the_view_comes_back_with_it(
     expect(page.locator(".ranked > li")).to_have_count(20)
     forget(watched, "ERR_CONNECTION", "ERR_EMPTY_RESPONSE")
     service.stop()
+
+
+def test_over_plain_http_from_another_machine_the_live_view_works(watched: Watched, service: Service) -> None:
+    page = watched.page
+    page.goto(f"{service.url.replace('127.0.0.1', ELSEWHERE)}/console#/live")
+    assert not page.evaluate("isSecureContext")
+    settled(page)
+    page.get_by_role("list", name="Items to click").get_by_role("button").first.click()
+    expect(page.get_by_role("list", name="What you clicked").get_by_role("listitem")).to_have_count(1)
+
+
+def test_an_address_that_cannot_be_read_is_said_to_be_wrong(watched: Watched, service: Service) -> None:
+    watched.page.goto(f"{service.url}/console#/items/100%25%")
+    expect(watched.page.get_by_role("alert")).to_contain_text("URI malformed")
+    expect(watched.page.get_by_role("button", name="Try again")).to_be_visible()
 
 
 def test_without_a_model_every_view_says_so(watched: Watched, shop: Shop, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Reports of nights: what they say of users goes with the users, and a dry run is no night that anybody waits for."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,15 @@ def test_forgotten_users_leave_the_reports_of_earlier_nights(tmp_path: Path) -> 
     page = path.with_suffix(".html").read_text()
     assert "bob" in page
     assert "ann-who-leaves" not in page
+
+
+def test_prometheus_is_told_of_moments_to_the_second(tmp_path: Path) -> None:
+    write_report(tmp_path, ended_night(tmp_path), "nothing_new", "quiet")
+    lines = (tmp_path / "metrics.prom").read_text().splitlines()
+    said = dict(line.split() for line in lines if "_timestamp_seconds " in line and not line.startswith("#"))
+    ended = datetime.fromisoformat(read_status(tmp_path)["ended"]).timestamp()
+    assert float(said["mts4mm_nightly_last_run_timestamp_seconds"]) == pytest.approx(ended, abs=1)
+    assert float(said["mts4mm_nightly_last_success_timestamp_seconds"]) == pytest.approx(ended, abs=1)
 
 
 @pytest.mark.parametrize("before", [True, False])

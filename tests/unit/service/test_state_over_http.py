@@ -1,6 +1,8 @@
 """Users' events, forgotten users, retired items and models over HTTP: what one request changes, the next one shows."""
 
+import errno
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
+from service import last_known
 from service.app import create_app
 from service.client import Client, ServiceError
 from service.schemas import BatchRequest, RecommendRequest
@@ -166,6 +169,23 @@ def test_anybody_can_be_forgotten_and_more_than_once(shop: Client) -> None:
 
     assert first.user_id == "never/seen ?#%"
     assert first.forgotten_at < second.forgotten_at
+
+
+def test_what_could_not_be_kept_for_want_of_room_is_kept_when_there_is_some(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_room(_path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with TestClient(create_app(Settings(models=models, state=tmp_path / "s"))) as http:
+        shop = Client("http://testserver", http=http)
+        with monkeypatch.context() as full:
+            full.setattr(last_known, "replacing", no_room)
+            shop.retire_item("hat")
+            wait_until(lambda: "known to this process alone" in caplog.text)
+            time.sleep(2.5)
+            assert caplog.text.count("known to this process alone") == 1
+        wait_until(lambda: last_known.read(tmp_path / "s").retired == {"hat"})
 
 
 # Items

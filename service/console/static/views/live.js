@@ -3,6 +3,7 @@
 import { ask, get, post, segment } from "../lib/api.js";
 import { h, latest, put, reorder } from "../lib/dom.js";
 import { duration, title, traits } from "../lib/format.js";
+import { uuid } from "../lib/id.js";
 import { badge, empty, failed, fillIn, heading, picture, searchBox, skeleton, toast } from "../lib/ui.js";
 
 const VISITOR = "mts4mm.visitor";
@@ -31,7 +32,7 @@ async function startAnew(place, signal) {
 function visitorId() {
   const known = sessionStorage.getItem(VISITOR);
   if (known) return known;
-  const made = `visitor-${crypto.randomUUID().slice(0, 8)}`;
+  const made = `visitor-${uuid().slice(0, 8)}`;
   sessionStorage.setItem(VISITOR, made);
   return made;
 }
@@ -75,7 +76,7 @@ async function visit(shelf, list, signal) {
   async function click(item) {
     const started = performance.now();
     try {
-      const event = { event_id: crypto.randomUUID(), user_id: visitor, item_id: item.item_id, type: "click", timestamp: new Date().toISOString() };
+      const event = { event_id: uuid(), user_id: visitor, item_id: item.item_id, type: "click", timestamp: new Date().toISOString() };
       if (last) event.recommendation_id = last;
       await post("events", event, signal);
       timed = `Event counted in ${duration((performance.now() - started) / 1000)}. `;
