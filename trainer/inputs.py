@@ -186,7 +186,12 @@ def _features(modality: Modality, widest: int, device: torch.device) -> Tensor:
     if modality.features is None:
         return torch.ones(len(modality.present), 1, device=device)
     features = torch.as_tensor(modality.features, dtype=torch.float32, device=device)
-    return features if widest == 0 else principal_components(features, widest)
+    if widest == 0 or features.shape[1] <= widest or not modality.present.any():
+        return features
+    present = torch.as_tensor(modality.present, device=device)
+    reduced = torch.zeros(len(features), widest, device=device)
+    reduced[present] = principal_components(features[present], widest)  # zeros of absent items are no content
+    return reduced
 
 
 def principal_components(features: Tensor, most: int) -> Tensor:

@@ -162,7 +162,7 @@ class TrainingRun:
         self._sampler = TripletSampler(inputs.interactions, chances)
         self._validation = Holdout(inputs.interactions, dataset.interactions(VALIDATION))
         self._test = Holdout(inputs.interactions, dataset.interactions(TEST))
-        self._require_enough_data(dataset.name)
+        self._require_enough_data(dataset)
         self._model = Distillation(inputs, recipe, self._seed)
         self._inputs = inputs
         self._linear = inputs.linear
@@ -409,7 +409,14 @@ class TrainingRun:
             file.flush()
             os.fsync(file.fileno())
 
-    def _require_enough_data(self, name: str) -> None:
+    def _require_enough_data(self, dataset: Dataset) -> None:
+        name = dataset.name
+        weights = dataset.relative_weights(TRAIN) if self._recipe.draw_by_weight else None
+        if weights is not None and not weights.any():
+            raise UserError(
+                f"dataset {name}: all training interactions weigh 0, and draw_by_weight=true draws them by their "
+                "weight, so none: give weights above 0, or set draw_by_weight=false"
+            )
         if len(self._sampler) == 0:
             raise UserError(f"dataset {name}: nothing to learn from, every user took either no item or all of them")
         if len(self._validation.users()) == 0:

@@ -231,7 +231,10 @@ def _with_weights(file: str, events: pl.DataFrame, findings: Findings) -> pl.Dat
         findings.error("bad_weight", file, message, count, row_examples(events, bad, WEIGHT))
     zero = (weights == 0).fill_null(False)
     if count := int(zero.sum()):
-        message = f"{count} interactions have weight 0 and count all the same: drop the rows if they are none"
+        message = (
+            f"{count} interactions have weight 0 and count all the same, unless the recipe has draw_by_weight: drop "
+            "the rows if they are none"
+        )
         findings.warning("zero_weight", file, message, count, row_examples(events, zero, WEIGHT))
     return events.with_columns(weights.alias(WEIGHT))
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from shared import durable
-from trainer.dataset import TEST, TRAIN, Dataset
+from trainer.dataset import TEST, TRAIN, VALIDATION, Dataset
 from trainer.evaluation import Holdout, Scores, ranked_for
 from trainer.nightly.contenders import Teacher
 from trainer.nightly.statistics import effective_rank
@@ -70,8 +70,8 @@ class Candidate:
 
 
 def fresh_holdout(dataset: Dataset) -> Holdout:
-    """What the gate judges on: the dataset's test split, with all of its training masked."""
-    return Holdout(dataset.interactions(TRAIN), dataset.interactions(TEST))
+    """What the gate judges on: the dataset's test split, with all else masked, which nobody is recommended again."""
+    return Holdout(dataset.interactions(TRAIN) + dataset.interactions(VALIDATION), dataset.interactions(TEST))
 
 
 def train_candidate(run: TrainingRun, dataset: Dataset, may_go_on: Callable[[], bool] = lambda: True) -> Candidate:

@@ -36,6 +36,8 @@ from trainer.nightly.statistics import (
 
 CUTOFF = max(CUTOFFS)
 LEAST_EFFECTIVE_RANK = 2.0
+FEW_COLUMNS = 16
+"""Features no wider, such as a category's, may have fewer directions than that, and be sound."""
 MOST_MEAN_COSINE = 0.98
 TAIL_SHARE = 0.8
 """The tail is the least popular items, so many of them."""
@@ -165,7 +167,16 @@ def _soundness(challenger: Challenger, dataset: Dataset) -> Iterator[Check]:
             yield _rank(f"the {name} teacher's item embeddings", teacher.effective_rank)
     for name, modality in dataset.modalities.items():
         if modality.features is not None:
-            yield _rank(f"the {name} features", effective_rank(modality.features[modality.present]))
+            yield _features(name, modality.features[modality.present])
+
+
+def _features(modality: str, rows: NDArray[np.float32]) -> Check:
+    """Whether features tell items apart; a few columns, such as a category's, need not point everywhere for that."""
+    if rows.shape[1] > FEW_COLUMNS:
+        return _rank(f"the {modality} features", effective_rank(rows))
+    differ = len(rows) < 2 or bool((rows != rows[0]).any())
+    said = f"the {modality} features {'differ' if differ else 'are the same for all items'}"
+    return _check(f"spread of the {modality} features", float(differ), 1, differ, said)
 
 
 def _index(recall: float, least: float) -> Check:

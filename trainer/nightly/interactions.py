@@ -17,6 +17,8 @@ from trainer.nightly.settings import EventSettings, SplitSettings
 BEGINNING = 631_152_000.0
 """1990-01-01 in seconds since 1970: the time of interactions of which none is known."""
 SEED = 0
+LEAST_VALIDATION = 50
+"""So many interactions, of users who are trained on, or all there would be, must choose the best epoch."""
 
 _DAY = 86_400.0
 
@@ -157,18 +159,22 @@ def _pairs(rows: pl.DataFrame, settings: EventSettings, counts: dict[str, int]) 
     ).sort("user", "item")
 
 
-def labels(pairs: pl.DataFrame, fresh: pl.Series, settings: SplitSettings) -> pl.Series:
+def labels(pairs: pl.DataFrame, fresh: pl.Series, settings: SplitSettings, *, warm: bool) -> pl.Series:
     """Which pairs train, validate, and are the gate's holdout, by time.
 
-    The holdout are the newest of those pairs that the champion was not trained on, the validation are the newest of
-    all others. What has no time is the oldest, in an order that depends on the pair alone.
+    The holdout are the newest of those pairs that the champion was not trained on. The validation are the newest of all
+    others; of those that the champion was not trained on only so many that most of them are trained on tonight. A
+    training that begins from the champion's weights knows all others by heart, and is judged by these alone, unless
+    they are too few. What has no time is the oldest, in an order that depends on the pair alone.
 
     Args:
         pairs: with ``user``, ``item``, ``timestamp``.
         fresh: (pairs,) which of them the champion was not trained on and the holdout may have.
         settings: how much of them.
+        warm: whether the training begins from the champion's weights.
     """
     order = pairs.select(
+        "user",
         "timestamp",
         chance=pl.struct("user", "item").hash(SEED),
         fresh=fresh,
@@ -177,8 +183,13 @@ def labels(pairs: pl.DataFrame, fresh: pl.Series, settings: SplitSettings) -> pl
     judged = order.filter("fresh").head(
         min(_share(int(fresh.sum()), settings.holdout), _share(len(pairs), settings.most))
     )
-    others = order.filter(~pl.col("place").is_in(judged["place"].implode()))
-    validated = others.head(_share(len(others), settings.validation))
+    others = order.join(judged, on="place", how="anti", maintain_order="left")
+    count = _share(len(others), settings.validation)
+    new = others.filter("fresh")
+    validated = new.head(min(count, _share(len(new), settings.of_new)))
+    rest = others.join(validated, on="place", how="anti", maintain_order="left")
+    if not warm or len(validated.join(rest, on="user", how="semi")) < min(count, LEAST_VALIDATION):
+        validated = pl.concat([validated, rest.filter(~pl.col("fresh")).head(count - len(validated))])
     label = (
         pl.when(pl.col("place").is_in(judged["place"].implode()))
         .then(TEST)

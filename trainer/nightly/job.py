@@ -269,7 +269,8 @@ class Night:
             champion=live,
             removed=log.removed(None if live is None else forgotten_until(live)),
         )
-        snapshot = write_snapshot(self._dataset_folder, sources, self._settings)
+        warm = self._warm_file_to_begin_from is not None
+        snapshot = write_snapshot(self._dataset_folder, sources, self._settings, warm=warm)
         if live is not None and snapshot.fresh < self._settings.least_new:
             raise EndedError(
                 Outcome.NOTHING_NEW,
@@ -341,7 +342,7 @@ class Night:
         data, candidate, live = self._dataset(), Candidate.load(self._candidate_file), self._champion()
         holdout = fresh_holdout(data)
         trained = candidate.trained
-        today = challenger(trained.user_embeddings, trained.item_embeddings, holdout.training)
+        today = challenger(trained.user_embeddings, trained.item_embeddings, data.interactions(TRAIN))
         standing = None
         if live is not None:
             gone = self._result("snapshot")["gone"]
@@ -436,13 +437,20 @@ class Night:
 
         Who was forgotten since its training and came back begins anew: the service trusts tonight's model about them.
         """
-        live = self.journal.identity["champion"]
-        path = self._places.own / "warm" / f"{live}.pt"
-        if live is None or not path.exists() or self._nights_warm() + 1 >= self._settings.train.full_every:
+        path = self._warm_file_to_begin_from
+        if path is None:
             return None, None
         warm = WarmStart.load(path).without(self._result("snapshot")["gone"]["forgotten_since"])
         chosen = set(data.modalities if self._recipe.modalities is None else self._recipe.modalities)
-        return (live, warm) if warm.suits(data, self._recipe.width, chosen) is None else (None, None)
+        return (path.stem, warm) if warm.suits(data, self._recipe.width, chosen) is None else (None, None)
+
+    @property
+    def _warm_file_to_begin_from(self) -> Path | None:
+        live = self.journal.identity["champion"]
+        path = self._places.own / "warm" / f"{live}.pt"
+        if live is None or not path.exists() or self._nights_warm() + 1 >= self._settings.train.full_every:
+            return None
+        return path
 
     def _published(self, night: str) -> str | None:
         """The version that this night published already, if it did."""

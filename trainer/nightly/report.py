@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from shared import durable
-from trainer.dataset import SplitSpec, load_dataset
+from trainer.dataset import TRAIN, SplitSpec, load_dataset
 from trainer.evaluation import ranked_for
 from trainer.nightly.candidate import Candidate, fresh_holdout
 from trainer.nightly.contenders import challenger
@@ -195,7 +195,7 @@ def _samples(journal: Journal) -> list[Document]:
     ):
         return []
     rows = np.arange(min(SAMPLE_USERS, len(judged))) * len(judged) // min(SAMPLE_USERS, len(judged))
-    students = challenger(trained.user_embeddings, trained.item_embeddings, holdout.training)
+    students = challenger(trained.user_embeddings, trained.item_embeddings, data.interactions(TRAIN))
     lists = ranked_for(students.scores, judged[rows], holdout)
     titles = [(record.get("title") or record["item_id"]) for record in data.catalogue or []]
 

@@ -50,6 +50,9 @@ class SplitSettings(_Settings):
     holdout: float = Field(0.3, gt=0, lt=1, description="the gate's, of what the champion was not trained on")
     most: float = Field(0.1, gt=0, lt=1, description="but no more than this share of all interactions")
     validation: float = Field(0.05, gt=0, lt=1, description="of the others, by which the best epoch is chosen")
+    of_new: float = Field(
+        0.3, gt=0, lt=1, description="but no more than this share of what the champion was not trained on and is left"
+    )
 
 
 class TrainSettings(_Settings):

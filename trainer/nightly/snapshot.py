@@ -81,8 +81,8 @@ class Snapshot:
     drift: Drift | None
 
 
-def write_snapshot(folder: Path, sources: Sources, settings: NightlySettings) -> Snapshot:
-    """Write the directory, whole or not at all."""
+def write_snapshot(folder: Path, sources: Sources, settings: NightlySettings, *, warm: bool = False) -> Snapshot:
+    """Write the directory, whole or not at all; for a training that begins ``warm``, or from scratch."""
     item_ids = _item_ids(sources)
     found = _interactions(sources, item_ids, settings)
     pairs = found.pairs
@@ -92,7 +92,7 @@ def write_snapshot(folder: Path, sources: Sources, settings: NightlySettings) ->
     fresh = _fresh(pairs, sources.champion) & ~pairs["item"].is_in(
         pl.Series(list(sources.retired), dtype=pl.String).implode()
     )
-    pairs = pairs.with_columns(labels(pairs, fresh, settings.split))
+    pairs = pairs.with_columns(labels(pairs, fresh, settings.split, warm=warm))
     modalities = _modalities(sources, item_ids)
     building = durable.temporary_sibling(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -72,7 +72,9 @@ def top_share(counts: NDArray[np.int64], share: float = 0.01) -> float:
 
 
 def effective_rank(rows: NDArray[np.floating]) -> float:
-    """The exponential of the entropy of the spectrum of the rows, each scaled to length 1 (Roy and Vetterli, 2007).
+    """The exponential of the entropy of the energies' shares in the directions of the rows, each scaled to length 1.
+
+    After Roy and Vetterli (2007), who take the singular values, and not their squares.
 
     1 where all rows point the same way, up to the width where they point everywhere alike; 0 where all are zero.
 

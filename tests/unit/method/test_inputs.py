@@ -53,6 +53,22 @@ def test_it_neither_depends_on_the_global_seed_nor_changes_it() -> None:
     assert torch.equal(principal_components(features, 8), first)
 
 
+def test_items_without_content_have_no_part_in_the_directions(small_dataset: Dataset) -> None:
+    """They are zeros in the features, which is no content; the others are reduced as if these were not there."""
+    name, modality = next(iter(small_dataset.modalities.items()))
+    count = len(small_dataset.item_ids)
+    features = features_of_rank(20, rows=count).numpy() + 10
+    present = np.arange(count) % 2 == 0
+    features[~present] = 0
+    some = replace(modality, features=features, present=present, neighbours=None, cosine=None)
+    recipe = RECIPE.model_copy(update={"feature_width": 8, "modalities": (name,)})
+    dataset = replace(small_dataset, modalities={name: some})
+    reduced = prepare_inputs(dataset, recipe, torch.device("cpu")).modalities[name].features
+    assert torch.equal(reduced[~present], torch.zeros(int((~present).sum()), 8))
+    expected = principal_components(torch.from_numpy(features[present]), 8)
+    assert torch.equal(reduced[present], expected)
+
+
 def hidden_items(inputs: TrainingInputs, share: float, seed: int) -> dict[str, set[int]]:
     views = hide_content(inputs, RECIPE, share, np.random.default_rng(seed))
     users = inputs.interactions.shape[0]

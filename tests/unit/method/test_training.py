@@ -410,3 +410,10 @@ def test_gradients_of_the_whole_loss_reach_student_and_teachers(small_dataset: D
         for name, parameter in side.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.abs().sum() > 0, name
+
+
+def test_weights_that_are_all_zero_draw_nothing_and_are_refused(small_dataset: Dataset, tmp_path: Path) -> None:
+    weightless = replace(small_dataset, weights=np.zeros(len(small_dataset.users), np.float32))
+    recipe = RECIPE.model_copy(update={"draw_by_weight": True})
+    with pytest.raises(UserError, match="all training interactions weigh 0, and draw_by_weight=true"):
+        TrainingRun(weightless, recipe, 0, tmp_path, CPU)

@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from shared.fold_in import item_weights, profile
 from tests.unit.nightly.conftest import Nights
-from trainer.dataset import TRAIN, Dataset
+from trainer.dataset import TEST, TRAIN, VALIDATION, Dataset
+from trainer.evaluation import Holdout, evaluate
 from trainer.nightly.candidate import Candidate, fresh_holdout
 from trainer.nightly.contenders import Challenger, challenger, champion
 from trainer.nightly.gate import Verdict, _Court, judge
@@ -49,7 +51,11 @@ def test_a_good_challenger_is_promoted_and_every_figure_is_said(nights: Nights, 
     assert found.promoted
     document = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert document["verdict"] == "promoted"
-    assert document["figures"]["challenger.ndcg@20"] == pytest.approx(good.trained.test["ndcg@20"], abs=1e-6)
+    embeddings = np.concatenate([good.trained.user_embeddings, good.trained.item_embeddings])
+    taken = nights.today.interactions(TRAIN) + nights.today.interactions(VALIDATION)
+    judged = Holdout(taken, nights.today.interactions(TEST))
+    expected = evaluate(torch.from_numpy(embeddings), judged)["ndcg@20"]
+    assert document["figures"]["challenger.ndcg@20"] == pytest.approx(expected, abs=1e-6)
     low, mean, high = (document["figures"][f"difference{end}"] for end in (".low", "", ".high"))
     assert low < mean < high
     assert mean == pytest.approx(
@@ -91,6 +97,24 @@ def test_a_teacher_whose_encoder_says_the_same_of_everything_is_refused(nights: 
     found = verdict(nights, nights.train(blind), blind)
     assert "spread of the image features" in failed(found)
     assert not found.promoted
+
+
+@pytest.mark.parametrize(
+    ("rows", "sound"),
+    [
+        (np.arange(1, 121)[:, None] % 2 * [[1.0, -1.0]] + [[0.0, 1.0]], True),  # yes or no
+        (np.eye(3)[np.minimum(np.arange(120) // 96 * np.arange(120) % 3, 2)], True),  # one category of most
+        (np.ones((120, 3)), False),
+        (np.eye(20)[[0] * 119 + [1]], False),
+    ],
+)
+def test_few_columns_are_sound_if_they_tell_items_apart(
+    nights: Nights, good: Candidate, rows: np.ndarray, sound: bool
+) -> None:
+    image = nights.today.modalities["image"]
+    everywhere = replace(image, features=rows.astype(np.float32), present=np.ones(120, np.bool_))
+    data = replace(nights.today, modalities={**nights.today.modalities, "image": everywhere})
+    assert ("spread of the image features" not in failed(verdict(nights, good, data))) == sound
 
 
 def test_a_teacher_that_lost_what_it_had_is_refused(nights: Nights, good: Candidate) -> None:
@@ -150,11 +174,11 @@ def test_the_champion_folds_in_whom_it_does_not_know(nights: Nights) -> None:
     from service.engine import Engine
     from service.queries import Query
 
-    holdout = fresh_holdout(nights.today)
+    training = nights.today.interactions(TRAIN)
     standing = champion(nights.champion, nights.today).contender
     engine = Engine(nights.champion)
     for user in (0, 17, 200):
-        history = [nights.today.item_ids[item] for item in holdout.training[user].indices]
+        history = [nights.today.item_ids[item] for item in training[user].indices]
         answer = engine.recommend(Query(user_id=nights.today.user_ids[user], history=history, k=10))
         scores = standing.scores(np.array([user])).numpy()[0]
         places = {item: place for place, item in enumerate(nights.today.item_ids)}
@@ -172,7 +196,7 @@ def test_whom_the_service_does_not_trust_the_champion_about_is_folded_in_too(nig
     changed = np.flatnonzero((trusted.users != standing.users).any(axis=1))
     assert changed.tolist() == [17]
     assert not standing.knows_user[17]
-    taken = fresh_holdout(nights.today).training[17].indices
+    taken = nights.today.interactions(TRAIN)[17].indices
     places = [own.items.dense(nights.today.item_ids[item]) for item in taken]
     history = np.unique([place for place in places if place is not None])
     expected = profile(history, own.item_embeddings, item_weights(own.popularity)) @ own.fold_in
