@@ -7,6 +7,7 @@ own. Reaches everything that fsspec does; S3 needs the extra ``object-store``. C
 environment, as each provider's own tools read them.
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,6 +31,8 @@ _FETCH_LOCK = ".object-store.lock"
 _LIVE_LOCK = ".object-store.live.lock"
 """Who compares the two sides' live versions, or changes them; never for long."""
 
+_log = logging.getLogger(__name__)
+
 
 class ObjectStore:
     """Copies versions between a store folder and a URL. Safe from any number of processes on the same folder."""
@@ -51,6 +54,8 @@ class ObjectStore:
         except Exception as error:  # some connect at once; every provider's library has exceptions of its own
             raise UserError(f"{url}: cannot be used as an object store: {error}") from None
         self._root = str(root)
+        self._unsound: set[str] = set()
+        """What was fetched and is not whole: told once, and not fetched with every pull."""
 
     @contextmanager
     def held(self) -> Iterator[Callable[[], list[str]]]:
@@ -138,7 +143,8 @@ class ObjectStore:
 
     def _push_pictures(self) -> None:
         there = self._pictures()
-        here = {str(path.relative_to(self._folder)) for path in self._folder.glob(f"{kept_pictures.FOLDER}/*/*")}
+        kept = (path.relative_to(self._folder) for path in self._folder.glob(f"{kept_pictures.FOLDER}/*/*"))
+        here = {path.as_posix() for path in kept if kept_pictures.is_name(path.as_posix())}
         for name in sorted(here - there):
             if isinstance(self._files, LocalFileSystem):
                 self._files.makedirs(f"{self._root}/{name.rpartition('/')[0]}", exist_ok=True)
@@ -151,19 +157,28 @@ class ObjectStore:
     def _pull_pictures(self) -> None:
         for name in sorted(self._pictures()):
             path = self._folder / name
-            if path.exists():
+            if path.exists() or name in self._unsound:
+                continue
+            content = self._files.cat_file(f"{self._root}/{name}")
+            if not kept_pictures.is_whole(name, content):
+                self._leave_out(name, "its content is not that of its name")
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             with durable.replacing(path) as file:
-                file.write(self._files.cat_file(f"{self._root}/{name}"))
+                file.write(content)
             kept_pictures.only(path)
 
     def _pictures(self) -> set[str]:
-        """The files of pictures there, by their names below the root."""
+        """The files of pictures there, by their names below the root; whatever else is there is nobody's picture."""
         root = f"{self._root}/{kept_pictures.FOLDER}"
         if not self._files.exists(root):
             return set()
-        return {str(path)[len(self._root) :].lstrip("/") for path in self._files.find(root)}
+        names = (str(path)[len(self._root) :].lstrip("/") for path in self._files.find(root))
+        return {name for name in names if kept_pictures.is_name(name)}
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        self._unsound.add(name)
+        _log.warning("%s/%s is left out: %s", self._url, name, reason)
 
     def _trail(self) -> list[str]:
         path = f"{self._root}/{CURRENT}"

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -353,3 +354,30 @@ def test_pictures_that_were_kept_travel_along_and_the_last_one_counts(url: str, 
     ObjectStore(url, fresh).pull()
     assert (kept_picture(fresh, "mug"), kept_picture(fresh, "hat")) == (b"second", None)
     assert len(list(fresh.glob(".pictures/*/*"))) == 2
+
+
+def test_what_is_no_picture_by_its_name_or_content_never_becomes_a_file(
+    s3: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bucket = f"bucket-{uuid4().hex[:8]}"
+    client = boto3.client("s3", endpoint_url=s3)
+    client.create_bucket(Bucket=bucket)
+    here, there, outside = tmp_path / "here", tmp_path / "there", tmp_path / "outside"
+    version = publish(here)
+    keep_picture(here, "mug", b"mug")
+    store = ObjectStore(f"s3://{bucket}/models", here)
+    store.push_pictures()
+    store.push()
+    outside.mkdir()
+    (outside / "precious").touch()
+    item, right = "0" * 40, f"{sha256(b'right').hexdigest()}.jpg"
+    for name in ("", "x/../../../outside/planted", f"{item}/notes.txt", f"{item}/{right}", f"{item}/none", "a/b/c"):
+        client.put_object(Bucket=bucket, Key=f"models/.pictures/{name}", Body=b"<html>")
+    follower = ObjectStore(f"s3://{bucket}/models", there)
+    for _ in range(2):
+        assert follower.pull() == version
+    assert [path.name for path in outside.iterdir()] == ["precious"]
+    assert [path.read_bytes() for path in there.glob(".pictures/**/*") if path.is_file()] == [b"mug"]
+    assert caplog.text.count("is left out: its content is not that of its name") == 2
+    store.push_pictures()  # takes nothing away that is not an item's own
+    assert client.head_object(Bucket=bucket, Key=f"models/.pictures/{item}/notes.txt")
