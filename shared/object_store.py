@@ -56,6 +56,7 @@ class ObjectStore:
         self._root = str(root)
         self._unsound: set[str] = set()
         """What was fetched and is not whole: told once, and not fetched with every pull."""
+        self._told: dict[str, str] = {}
 
     @contextmanager
     def held(self) -> Iterator[Callable[[], list[str]]]:
@@ -105,7 +106,8 @@ class ObjectStore:
     def pull(self) -> str | None:
         """Make the folder's live version that of the object store; fetch it, and the one before, if they are missing.
 
-        A version before that is damaged or gone is left out; the live one must be whole.
+        A version before that is damaged or gone is left out; the live one must be whole. What goes wrong with that
+        version or with the pictures is logged, and tried again with the next pull.
 
         Returns:
             The live version; None where the object store has none yet.
@@ -117,10 +119,11 @@ class ObjectStore:
             trail = self._trail()
             while trail:
                 self._fetch(trail[0])
-                for name in dict.fromkeys(trail[1:FETCHED]):
-                    if self._has(name):
-                        self._fetch(name)
-                self._pull_pictures()
+                with self._doing_without("the version before"):
+                    for name in dict.fromkeys(trail[1:FETCHED]):
+                        self._fetch_before(name)
+                with self._doing_without("pictures"):
+                    self._pull_pictures()
                 fetched = trail
                 with self.held():
                     trail = self._trail()  # fetching takes time, in which somebody may have pushed
@@ -220,6 +223,14 @@ class ObjectStore:
         staging.rename(self._folder / version)
         durable.sync_directory(self._folder)
 
+    def _fetch_before(self, version: str) -> None:
+        if version in self._unsound or not self._has(version):
+            return
+        try:
+            self._fetch(version)
+        except UserError as error:
+            self._leave_out(version, str(error))
+
     @contextmanager
     def _alone(self, lock: str) -> Iterator[None]:
         with ExitStack() as held:
@@ -238,3 +249,15 @@ class ObjectStore:
             raise
         except Exception as error:  # every provider's library has exceptions of its own
             raise UserError(f"{self._url}: cannot be reached or refuses: {error}") from error
+
+    @contextmanager
+    def _doing_without(self, what: str) -> Iterator[None]:
+        """Log what goes wrong, once as long as it stays the same: the live model needs none of it."""
+        try:
+            yield
+        except Exception as error:  # every provider's library has exceptions of its own
+            if self._told.get(what) != str(error):
+                _log.warning("%s: %s cannot be fetched: %s", self._url, what, error)
+            self._told[what] = str(error)
+        else:
+            self._told.pop(what, None)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -120,6 +121,53 @@ def test_a_damaged_version_is_refused_and_the_live_one_stays(tmp_path: Path) -> 
         ObjectStore(f"file://{bucket}", there).pull()
     assert artifact.current_version(there) == first
     assert not (there / second).exists()
+
+
+@pytest.mark.parametrize("damage", ["a file is gone", "a file was changed", "all of it is gone"])
+def test_a_version_before_that_is_damaged_does_not_keep_the_live_one_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    here, there, bucket = tmp_path / "here", tmp_path / "there", tmp_path / "bucket"
+    first, second = publish(here), publish(here)
+    ObjectStore(f"file://{bucket}", here).push()
+    if damage == "all of it is gone":
+        shutil.rmtree(bucket / first)
+    elif damage == "a file is gone":
+        (bucket / first / "item_embeddings.npy").unlink()
+    else:
+        (bucket / first / "item_embeddings.npy").write_bytes(b"changed")
+    store, fetched = ObjectStore(f"file://{bucket}", there), list[str]()
+    fetch = ObjectStore._fetch
+
+    def noted(store: ObjectStore, version: str) -> None:
+        fetched.append(version)
+        fetch(store, version)
+
+    monkeypatch.setattr(ObjectStore, "_fetch", noted)
+    for _ in range(2):
+        assert store.pull() == second
+    assert artifact.activations(there) == [second, first]
+    assert [path.name for path in there.glob(f"*{first}*")] == []
+    assert fetched.count(first) == caplog.text.count(f"{first} is left out") == (0 if "all" in damage else 1)
+
+
+def test_pictures_that_cannot_be_fetched_do_not_keep_the_live_model_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there, bucket = tmp_path / "here", tmp_path / "there", tmp_path / "bucket"
+    version = publish(here)
+    keep_picture(here, "mug", b"mug")
+    ObjectStore(f"file://{bucket}", here).push_pictures()
+    ObjectStore(f"file://{bucket}", here).push()
+    there.mkdir()
+    (there / ".pictures").touch()  # where no folder can be made
+    store = ObjectStore(f"file://{bucket}", there)
+    for _ in range(2):
+        assert store.pull() == version
+    assert caplog.text.count("pictures cannot be fetched") == 1
+    (there / ".pictures").unlink()
+    store.pull()
+    assert kept_picture(there, "mug") == b"mug"
 
 
 def test_half_an_upload_is_not_there_for_a_reader(tmp_path: Path) -> None:
