@@ -53,7 +53,8 @@ class ModelMirror:
     def held(self) -> AbstractContextManager[Callable[[], object]]:
         """Keep looks from changing the folder's live version; gives what makes it that of the object store.
 
-        What it gives raises UserError where the object store cannot be reached.
+        What it gives raises UserError where the object store cannot be reached, and SupersededError where it has
+        another version live than the folder had.
         """
         return self._store.held()
 

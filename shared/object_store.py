@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from shared import artifact, durable, kept_pictures
 from shared.artifact import CURRENT
-from shared.errors import UserError
+from shared.errors import SupersededError, UserError
 from shared.manifest import is_version
 
 FETCHED = 2
@@ -60,18 +60,25 @@ class ObjectStore:
 
     @contextmanager
     def held(self) -> Iterator[Callable[[], list[str]]]:
-        """Keep others from changing the folder's live version; yields :meth:`push`, for who has it held already.
+        """Keep others from changing the folder's live version; yields what pushes a change that is made in here.
 
-        Whoever changes the version does it in here and pushes: a pull in between would take the change back.
+        A pull in between would take the change back. It is a change of what the folder had at the beginning: where
+        the object store has another version, or got to it by another way, the push raises SupersededError, and the
+        folder has again what it had. Else the push is :meth:`push`.
 
         Raises:
             UserError: the folder cannot be written.
         """
         with self._alone(_LIVE_LOCK):
-            yield self._push
+            before = self._activations()
+
+            def push() -> list[str]:
+                return self._push(instead_of=before)
+
+            yield push
 
     def push(self) -> list[str]:
-        """Copy the live version, and those before it that are still in the folder, then ``CURRENT``.
+        """Copy the live version, and those before it that are still in the folder, then ``CURRENT``, whatever is there.
 
         Returns:
             The versions that were not there before.
@@ -79,8 +86,8 @@ class ObjectStore:
         Raises:
             UserError: the folder has no live version or cannot be written, or the object store refuses.
         """
-        with self.held() as push:
-            return push()
+        with self._alone(_LIVE_LOCK):
+            return self._push()
 
     def send(self, version: str) -> None:
         """Copy one version, if it is not there, so that the push that makes it live takes no time.
@@ -125,15 +132,15 @@ class ObjectStore:
                 with self._doing_without("pictures"):
                     self._pull_pictures()
                 fetched = trail
-                with self.held():
+                with self._alone(_LIVE_LOCK):
                     trail = self._trail()  # fetching takes time, in which somebody may have pushed
                     if trail == fetched:
-                        if artifact.activations(self._folder) != trail:
+                        if self._activations() != trail:
                             artifact.follow(self._folder, trail)
                         return trail[0]
             return None
 
-    def _push(self) -> list[str]:
+    def _push(self, instead_of: list[str] | None = None) -> list[str]:
         trail = artifact.activations(self._folder)
         if not trail:
             raise UserError(f"{self._folder}: holds no current model to copy")
@@ -141,6 +148,10 @@ class ObjectStore:
             missing = [name for name in dict.fromkeys(trail) if (self._folder / name).is_dir() and not self._has(name)]
             for name in reversed(missing):
                 self._upload(name)
+            if instead_of is not None and self._trail() not in ([], instead_of):
+                if instead_of:
+                    artifact.follow(self._folder, instead_of)
+                raise SupersededError(f"{self._url}: another version is live there by now; try again in a moment")
             self._files.pipe_file(f"{self._root}/{CURRENT}", "".join(f"{name}\n" for name in trail).encode())
         return missing
 
@@ -191,6 +202,13 @@ class ObjectStore:
         if not all(is_version(name) for name in names):
             raise UserError(f"{self._url}/{CURRENT}: holds anything but names of versions. Push a model again")
         return list(names)
+
+    def _activations(self) -> list[str]:
+        """The folder's; none where they cannot be read, which the next pull mends."""
+        try:
+            return artifact.activations(self._folder)
+        except UserError:
+            return []
 
     def _has(self, version: str) -> bool:
         return bool(self._files.exists(f"{self._root}/{version}/{_MANIFEST}"))

@@ -22,7 +22,7 @@ from service import app, model_mirror
 from service.settings import Settings
 from shared import artifact
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
-from shared.errors import UserError
+from shared.errors import SupersededError, UserError
 from shared.kept_pictures import keep_picture, kept_picture
 from shared.object_store import ObjectStore
 from trainer.cli.app import app as commands
@@ -317,12 +317,70 @@ def test_a_version_that_was_sent_is_live_only_once_it_is_pushed(url: str, tmp_pa
     first = publish(here)
     objects = ObjectStore(url, here)
     objects.push()
-    second = publish(here)
+    second = artifact.publish(here, MODEL, Provenance(DATASET, {}, 1, {}), activate=False)
     objects.send(second)
     assert ObjectStore(url, there).pull() == first
     with objects.held() as push:
+        artifact.activate(here, second)
         assert push() == []
     assert ObjectStore(url, there).pull() == second
+
+
+def test_a_change_of_what_is_not_live_any_more_is_taken_back(url: str, tmp_path: Path) -> None:
+    here, stale = tmp_path / "here", tmp_path / "stale"
+    first, second = publish(here), publish(here)
+    ObjectStore(url, here).push()
+    ObjectStore(url, stale).pull()
+    third = publish(here)
+    ObjectStore(url, here).push()
+    with ObjectStore(url, stale).held() as push:
+        artifact.rollback(stale)
+        with pytest.raises(SupersededError, match="another version is live there by now"):
+            push()
+    assert artifact.activations(stale) == [second, first]
+    assert ObjectStore(url, stale).pull() == third
+    with ObjectStore(url, stale).held() as push:
+        artifact.rollback(stale)
+        push()
+    assert ObjectStore(url, here).pull() == second
+
+
+def test_a_change_may_be_the_first_thing_that_an_object_store_is_told(url: str, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    objects = ObjectStore(url, here)
+    with objects.held() as push:
+        version = publish(here)
+        assert push() == [version]
+    assert ObjectStore(url, tmp_path / "there").pull() == version
+
+
+def test_a_folder_whose_current_cannot_be_read_follows_again(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    objects = ObjectStore(f"file://{tmp_path}/bucket", here)
+    version = publish(here)
+    objects.push()
+    (here / "CURRENT").write_text("garbled")
+    assert objects.pull() == artifact.current_version(here) == version
+
+
+@pytest.mark.parametrize("change", ["rollback", "activate"])
+def test_a_pod_that_is_behind_changes_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setattr(model_mirror, "FOLLOW_SECONDS", 60.0)
+    url, here, pod = f"file://{tmp_path}/bucket", tmp_path / "here", tmp_path / "pod"
+    first, second = publish(here), publish(here)
+    ObjectStore(url, here).push()
+    settings = Settings(models=pod, models_url=url, state=tmp_path / "state")
+    with TestClient(app.create_app(settings)) as client:
+        third = publish(here)
+        ObjectStore(url, here).push()
+        answer = client.post("/admin/rollback" if change == "rollback" else f"/admin/models/{first}:activate")
+        assert (answer.status_code, answer.headers["content-type"]) == (409, "application/problem+json")
+        assert "another version is live there by now; try again in a moment" in answer.json()["detail"]
+        assert client.get("/health").json()["model_version"] == second
+    assert artifact.current_version(pod) == second
+    assert ObjectStore(url, here).pull() == third
 
 
 @pytest.mark.parametrize(
