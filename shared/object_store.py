@@ -23,6 +23,8 @@ from shared.manifest import is_version
 
 FETCHED = 2
 """Versions that are fetched: the live one, and the one before, for a rollback that cannot wait."""
+KEPT = 3
+"""How many of the newest versions a follower keeps: one that was rolled back from can be live again without a fetch."""
 
 _MANIFEST = "manifest.json"
 _FETCHING = ".fetching-"
@@ -30,6 +32,8 @@ _FETCH_LOCK = ".object-store.lock"
 """Who fetches; the others wait, and find all of it there."""
 _LIVE_LOCK = ".object-store.live.lock"
 """Who compares the two sides' live versions, or changes them; never for long."""
+_NIGHTLY_LOCK = Path(".nightly") / "lock"
+"""Whoever has it is the nightly job's own folder."""
 
 _log = logging.getLogger(__name__)
 
@@ -139,6 +143,50 @@ class ObjectStore:
                             artifact.follow(self._folder, trail)
                         return trail[0]
             return None
+
+    def tidy(self, serving: str | None) -> None:
+        """Remove from the folder what a follower needs no more, and what fetches that were killed left.
+
+        The newest versions stay, the live one, the one before, and the one to spare. The nightly job's own folder
+        is left to it.
+
+        Args:
+            serving: the version that answers, which may be none of the others.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        if (self._folder / _NIGHTLY_LOCK).exists():
+            return
+        with self._alone(_FETCH_LOCK):
+            for path in self._folder.glob(f"{_FETCHING}*"):
+                shutil.rmtree(path, ignore_errors=True)
+            with self._alone(_LIVE_LOCK):
+                trail = artifact.activations(self._folder)
+                if artifact.prune(self._folder, KEPT, spare={serving}):
+                    artifact.follow(self._folder, trail)  # which is the object store's, and names those removed too
+
+    def prune(self, keep: int) -> list[str]:
+        """Remove from the object store all versions but the newest, the live one and the one before it.
+
+        The manifest goes first, so that a reader sees a version whole or not at all.
+
+        Returns:
+            The names of those removed, oldest first.
+
+        Raises:
+            UserError: the object store cannot be reached or refuses.
+        """
+        with self._reaching():
+            paths = self._files.ls(self._root, detail=False)
+            names = sorted(name for name in (str(path).rpartition("/")[2] for path in paths) if is_version(name))
+            needed = {*self._trail()[:FETCHED], *names[-keep:]}
+            removed = [name for name in names if name not in needed]
+            for name in removed:
+                if self._has(name):
+                    self._files.rm_file(f"{self._root}/{name}/{_MANIFEST}")
+                self._files.rm(f"{self._root}/{name}", recursive=True)
+        return removed
 
     def _push(self, instead_of: list[str] | None = None) -> list[str]:
         trail = artifact.activations(self._folder)

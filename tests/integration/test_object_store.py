@@ -423,7 +423,7 @@ def test_looking_goes_on_whatever_is_wrong(tmp_path: Path, caplog: pytest.LogCap
     version = publish(tmp_path / "here")
     objects = ObjectStore(f"file://{tmp_path}/bucket", tmp_path / "here")
     objects.push()
-    mirror = model_mirror.ModelMirror(objects, on_look=lambda: None)
+    mirror = model_mirror.ModelMirror(objects, on_look=lambda: None, serving=lambda: None)
     with pytest.MonkeyPatch.context() as broken:
         broken.setattr(artifact, "activations", lambda folder: 1 // 0)
         for _ in range(2):
@@ -487,3 +487,91 @@ def test_what_is_no_picture_by_its_name_or_content_never_becomes_a_file(
     assert caplog.text.count("is left out: its content is not that of its name") == 2
     store.push_pictures()  # takes nothing away that is not an item's own
     assert client.head_object(Bucket=bucket, Key=f"models/.pictures/{item}/notes.txt")
+
+
+def versions(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+
+
+def test_a_follower_keeps_the_few_versions_that_it_can_need(tmp_path: Path) -> None:
+    url, here, pod = f"file://{tmp_path}/bucket", tmp_path / "here", tmp_path / "pod"
+    served = publish(here)
+    store = ObjectStore(url, here)
+    store.push()
+    following = ObjectStore(url, pod)
+    mirror = model_mirror.ModelMirror(following, on_look=lambda: None, serving=lambda: served)
+    for _ in range(6):
+        publish(here)
+        store.push()
+        mirror.look()
+    trail = artifact.activations(here)
+    assert versions(pod) == {*sorted(versions(here))[-3:], *trail[:2], served}
+    assert artifact.activations(pod) == trail
+    with following.held() as push:
+        artifact.rollback(pod)
+        push()
+    mirror.look()
+    assert trail[2] in versions(pod), "the next rollback's"
+    with following.held() as push:
+        assert artifact.rollback(pod) == trail[2]
+        push()
+    assert store.pull() == trail[2]
+
+
+def test_what_a_killed_fetch_left_goes_with_the_next_look(tmp_path: Path) -> None:
+    url, here, pod = f"file://{tmp_path}/bucket", tmp_path / "here", tmp_path / "pod"
+    version = publish(here)
+    ObjectStore(url, here).push()
+    (pod / ".fetching-20200101T000000Z-00000000").mkdir(parents=True)
+    model_mirror.ModelMirror(ObjectStore(url, pod), on_look=lambda: None, serving=lambda: None).look()
+    assert [path.name for path in pod.iterdir() if path.is_dir()] == [version]
+
+
+def test_nothing_goes_from_a_folder_whose_object_store_is_empty(tmp_path: Path) -> None:
+    pod = tmp_path / "pod"
+    kept = {publish(pod) for _ in range(6)}
+    mirror = model_mirror.ModelMirror(
+        ObjectStore(f"file://{tmp_path}/bucket", pod), on_look=lambda: None, serving=lambda: None
+    )
+    mirror.look()
+    assert (mirror.problem, versions(pod)) == (None, kept)
+
+
+def test_the_nightly_jobs_own_folder_is_left_to_it(tmp_path: Path) -> None:
+    url, here = f"file://{tmp_path}/bucket", tmp_path / "here"
+    kept = {publish(here) for _ in range(6)}
+    (here / ".nightly").mkdir()
+    (here / ".nightly" / "lock").touch()
+    ObjectStore(url, here).push()
+    model_mirror.ModelMirror(ObjectStore(url, here), on_look=lambda: None, serving=lambda: None).look()
+    assert versions(here) == kept
+
+
+def test_old_versions_go_from_the_object_store_but_not_what_is_live_or_was_before(url: str, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    names = sorted(publish(here) for _ in range(6))
+    for name in (names[1], names[0]):
+        artifact.activate(here, name)
+    store = ObjectStore(url, here)
+    store.push()
+    assert store.prune(keep=2) == names[2:4]
+    assert store.prune(keep=2) == []
+    assert ObjectStore(url, there).pull() == names[0]
+    assert versions(there) == set(names[:2])
+    artifact.activate(here, names[2])
+    assert store.push() == names[2:4], "what is still here can be live there again"
+
+
+def test_a_version_whose_removal_was_cut_short_is_no_version_and_goes_later(url: str, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    names = sorted(publish(here) for _ in range(3))
+    for name in names:
+        artifact.activate(here, name)
+    store = ObjectStore(url, here)
+    store.push()
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(store._files, "rm", lambda *_, **__: 1 // 0)
+        with pytest.raises(UserError, match="cannot be reached or refuses"):
+            store.prune(keep=1)
+    assert not store._has(names[0])
+    assert store.prune(keep=1) == names[:1]
