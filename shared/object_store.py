@@ -16,7 +16,7 @@ from pathlib import Path
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from shared import artifact, durable, kept_pictures
+from shared import artifact, durable, kept_pictures, last_night
 from shared.artifact import CURRENT
 from shared.errors import SupersededError, UserError
 from shared.manifest import is_version
@@ -32,8 +32,6 @@ _FETCH_LOCK = ".object-store.lock"
 """Who fetches; the others wait, and find all of it there."""
 _LIVE_LOCK = ".object-store.live.lock"
 """Who compares the two sides' live versions, or changes them; never for long."""
-_NIGHTLY_LOCK = Path(".nightly") / "lock"
-"""Whoever has it is the nightly job's own folder."""
 
 _log = logging.getLogger(__name__)
 
@@ -114,11 +112,31 @@ class ObjectStore:
         with self._reaching():
             self._push_pictures()
 
+    def push_night(self) -> None:
+        """Copy the status of the last night, if there is one, and its report, which takes the place of earlier ones.
+
+        For the nightly job; what watches the services is told by their copies.
+
+        Raises:
+            UserError: the status cannot be read, or the object store cannot be reached or refuses.
+        """
+        status = self._folder / last_night.STATUS
+        if not status.exists():
+            return
+        with self._reaching():
+            names = [name for name in last_night.reports(status.read_bytes()) if (self._folder / name).exists()]
+            for name in [*names, last_night.STATUS]:
+                self._put(name)
+            there = f"{self._root}/{last_night.REPORTS}"
+            for path in self._files.find(there) if self._files.exists(there) else []:
+                if str(path)[len(self._root) :].lstrip("/") not in names:
+                    self._files.rm_file(path)
+
     def pull(self) -> str | None:
         """Make the folder's live version that of the object store; fetch it, and the one before, if they are missing.
 
         A version before that is damaged or gone is left out; the live one must be whole. What goes wrong with that
-        version or with the pictures is logged, and tried again with the next pull.
+        version, the pictures or the last night's status is logged, and tried again with the next pull.
 
         Returns:
             The live version; None where the object store has none yet.
@@ -135,6 +153,8 @@ class ObjectStore:
                         self._fetch_before(name)
                 with self._doing_without("pictures"):
                     self._pull_pictures()
+                with self._doing_without("the last night's status"):
+                    self._pull_night()
                 fetched = trail
                 with self._alone(_LIVE_LOCK):
                     trail = self._trail()  # fetching takes time, in which somebody may have pushed
@@ -147,8 +167,8 @@ class ObjectStore:
     def tidy(self, serving: str | None) -> None:
         """Remove from the folder what a follower needs no more, and what fetches that were killed left.
 
-        The newest versions stay, the live one, the one before, and the one to spare. The nightly job's own folder
-        is left to it.
+        The newest versions stay, the live one, the one before, and the one that answers; of reports the last night's.
+        The nightly job's own folder is left to it.
 
         Args:
             serving: the version that answers, which may be none of the others.
@@ -156,11 +176,12 @@ class ObjectStore:
         Raises:
             UserError: the folder cannot be written.
         """
-        if (self._folder / _NIGHTLY_LOCK).exists():
+        if last_night.is_the_jobs(self._folder):
             return
         with self._alone(_FETCH_LOCK):
             for path in self._folder.glob(f"{_FETCHING}*"):
                 shutil.rmtree(path, ignore_errors=True)
+            self._tidy_reports()
             with self._alone(_LIVE_LOCK):
                 trail = artifact.activations(self._folder)
                 if artifact.prune(self._folder, KEPT, spare={serving}):
@@ -208,9 +229,7 @@ class ObjectStore:
         kept = (path.relative_to(self._folder) for path in self._folder.glob(f"{kept_pictures.FOLDER}/*/*"))
         here = {path.as_posix() for path in kept if kept_pictures.is_name(path.as_posix())}
         for name in sorted(here - there):
-            if isinstance(self._files, LocalFileSystem):
-                self._files.makedirs(f"{self._root}/{name.rpartition('/')[0]}", exist_ok=True)
-            self._files.put_file(str(self._folder / name), f"{self._root}/{name}")
+            self._put(name)
         items = {name.rpartition("/")[0] for name in here}
         for name in sorted(there - here):
             if name.rpartition("/")[0] in items:
@@ -229,6 +248,42 @@ class ObjectStore:
             with durable.replacing(path) as file:
                 file.write(content)
             kept_pictures.only(path)
+
+    def _put(self, name: str) -> None:
+        if isinstance(self._files, LocalFileSystem):
+            self._files.makedirs(f"{self._root}/{name.rpartition('/')[0]}", exist_ok=True)
+        self._files.put_file(str(self._folder / name), f"{self._root}/{name}")
+
+    def _pull_night(self) -> None:
+        if last_night.is_the_jobs(self._folder) or not self._files.exists(f"{self._root}/{last_night.STATUS}"):
+            return
+        status, path = self._small(last_night.STATUS), self._folder / last_night.STATUS
+        if path.exists() and path.read_bytes() == status:
+            return
+        names = [name for name in last_night.reports(status) if self._files.exists(f"{self._root}/{name}")]
+        (self._folder / last_night.REPORTS).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            content = self._small(name)
+            with durable.replacing(self._folder / name) as file:
+                file.write(content)
+        with durable.replacing(path) as file:
+            file.write(status)
+
+    def _small(self, name: str) -> bytes:
+        content = bytes(self._files.cat_file(f"{self._root}/{name}", end=last_night.MOST_BYTES + 1))
+        if len(content) > last_night.MOST_BYTES:
+            raise UserError(f"{self._url}/{name}: is too large")
+        return content
+
+    def _tidy_reports(self) -> None:
+        status = self._folder / last_night.STATUS
+        try:
+            named = last_night.reports(status.read_bytes()) if status.exists() else []
+        except UserError:  # the next pull brings a better one
+            return
+        for path in (self._folder / last_night.REPORTS).glob("*"):
+            if path.relative_to(self._folder).as_posix() not in named:
+                path.unlink(missing_ok=True)
 
     def _pictures(self) -> set[str]:
         """The files of pictures there, by their names below the root; whatever else is there is nobody's picture."""

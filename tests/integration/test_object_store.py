@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from service import app, model_mirror
 from service.settings import Settings
-from shared import artifact
+from shared import artifact, last_night
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
 from shared.errors import SupersededError, UserError
 from shared.kept_pictures import keep_picture, kept_picture
@@ -575,3 +575,85 @@ def test_a_version_whose_removal_was_cut_short_is_no_version_and_goes_later(url:
             store.prune(keep=1)
     assert not store._has(names[0])
     assert store.prune(keep=1) == names[:1]
+
+
+def a_night(store: Path, name: str, **said: object) -> None:
+    """What the job leaves of a night, in its own folder."""
+    own = store / ".nightly"
+    (own / "reports").mkdir(parents=True, exist_ok=True)
+    (own / "lock").touch()
+    for suffix in ("json", "html"):
+        (own / "reports" / f"{name}.{suffix}").write_text(json.dumps({"night": name}))
+    status = {"started": "2026-11-24T03:00:00+00:00", "outcome": "promoted", "report": f"reports/{name}.json", **said}
+    (own / "status.json").write_text(json.dumps(status))
+
+
+def nightly_files(store: Path) -> set[str]:
+    return {path.name for path in store.glob(".nightly/**/*") if path.is_file() and path.name != "lock"}
+
+
+def test_how_the_last_night_ended_is_said_by_who_follows_the_object_store(url: str, tmp_path: Path) -> None:
+    here, pod = tmp_path / "here", tmp_path / "pod"
+    publish(here)
+    objects = ObjectStore(url, here)
+    objects.push_night()  # before the first night there is nothing to say
+    objects.push()
+    a_night(here, "first")
+    objects.push_night()
+    settings = Settings(models=pod, models_url=url, state=tmp_path / "state")
+    with TestClient(app.create_app(settings)) as client:
+        assert "\nmts4mm_nightly_last_start_timestamp_seconds 1.7" in client.get("/metrics").text
+        assert client.get("/console/api/night").json()["night"]["outcome"] == "promoted"
+        assert client.get("/console/api/night/report").json() == {"night": "first"}
+        assert client.get("/console/api/night/page").status_code == 200
+    a_night(here, "second")
+    objects.push_night()
+    mirror = model_mirror.ModelMirror(ObjectStore(url, pod), on_look=lambda: None, serving=lambda: None)
+    mirror.look()
+    assert nightly_files(pod) == {"status.json", "second.json", "second.html"}, "samples of users go with their report"
+    fresh = tmp_path / "fresh"
+    ObjectStore(url, fresh).pull()
+    assert nightly_files(fresh) == nightly_files(pod)
+    a_night(here, "third", report=None)
+    objects.push_night()
+    mirror.look()
+    assert nightly_files(pod) == {"status.json"}
+
+
+def test_the_jobs_own_status_is_never_that_of_the_object_store(tmp_path: Path) -> None:
+    url, here = f"file://{tmp_path}/bucket", tmp_path / "here"
+    publish(here)
+    objects = ObjectStore(url, here)
+    objects.push()
+    a_night(here, "first")
+    objects.push_night()
+    a_night(here, "second")  # of which the object store could not be told
+    objects.pull()
+    objects.tidy(None)
+    assert json.loads((here / ".nightly" / "status.json").read_text())["report"] == "reports/second.json"
+    assert nightly_files(here) == {"status.json", *(f"{n}.{s}" for n in ("first", "second") for s in ("json", "html"))}
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        b"garbled",
+        b"[]",
+        json.dumps({"report": "../../../outside.json"}).encode(),
+        json.dumps({"report": "reports/large.json"}).encode(),
+        b" " * (last_night.MOST_BYTES + 1),
+    ],
+)
+def test_a_status_that_cannot_be_the_jobs_is_left_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, status: bytes
+) -> None:
+    url, here, pod, bucket = f"file://{tmp_path}/bucket", tmp_path / "here", tmp_path / "pod", tmp_path / "bucket"
+    version = publish(here)
+    ObjectStore(url, here).push()
+    (bucket / ".nightly" / "reports").mkdir(parents=True)
+    (bucket / ".nightly" / "status.json").write_bytes(status)
+    (bucket / ".nightly" / "reports" / "large.json").write_bytes(b" " * (last_night.MOST_BYTES + 1))
+    (tmp_path / "outside.json").touch()
+    assert ObjectStore(url, pod).pull() == version
+    assert nightly_files(pod) == set()
+    assert "the last night's status cannot be fetched" in caplog.text

@@ -1,5 +1,6 @@
 """Which night an interrupted one is gone on with by: the same settings, champion and base; and which not at all."""
 
+import json
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from shared.state import open_state
 from tests.unit.encoders.conftest import store, words
 from tests.unit.nightly.test_versions import published
 from trainer.cli.encoders import encode_catalogue
+from trainer.cli.nightly import run_night
 from trainer.encoders.store import add_text_network
 from trainer.nightly.drain import StateOpener
 from trainer.nightly.event_log import EventLog
@@ -155,3 +157,21 @@ def test_old_versions_go_from_the_object_store_too_and_a_refusal_ends_no_night(
     shutil.rmtree(tmp_path / "bucket")
     assert night._steps()["prune"]() == {"removed": []}
     assert "old versions stay in the object store" in caplog.text
+
+
+def test_how_a_night_ended_is_told_to_the_object_store_unless_it_was_a_dry_run(
+    one_each: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MTS4MM_STATE", str(tmp_path / "state"))
+    bucket = tmp_path / "bucket"
+    places = Places(one_each, tmp_path / "models", tmp_path / "log", None, f"file://{bucket}")
+    for dry_run in (True, False):
+        with pytest.raises(UserError, match="tonight's data cannot be trained on"):
+            run_night(places, NightlySettings(), dry_run=dry_run)
+        assert (bucket / ".nightly" / "status.json").exists() is not dry_run
+    assert json.loads((bucket / ".nightly" / "status.json").read_bytes())["outcome"] == "failed"
+    shutil.rmtree(bucket)
+    bucket.touch()
+    with pytest.raises(UserError):
+        run_night(places, NightlySettings())
+    assert "the object store is not told how the night ended" in capsys.readouterr().err
