@@ -134,7 +134,8 @@ def _mirror(settings: Settings, live: LiveModel) -> ModelMirror | None:
     # fsspec is an extra's, and takes its time to import
     from shared.object_store import ObjectStore
 
-    mirror = ModelMirror(ObjectStore(settings.models_url, settings.models), on_look=live.wake)
+    objects = ObjectStore(settings.models_url, settings.models)
+    mirror = ModelMirror(objects, on_look=live.wake, serving=lambda: live.version)
     mirror.look()
     return mirror
 

@@ -30,18 +30,29 @@ class ModelMirror:
         problem: what was wrong at the last look; None if nothing was.
     """
 
-    def __init__(self, store: "ObjectStore", on_look: Callable[[], None]) -> None:
-        """Look nowhere yet; see :meth:`look` and :meth:`start`. ``on_look`` is told of every look that went well."""
+    def __init__(self, store: "ObjectStore", on_look: Callable[[], None], serving: Callable[[], str | None]) -> None:
+        """Look nowhere yet; see :meth:`look` and :meth:`start`.
+
+        Args:
+            store: what is followed.
+            on_look: is told of every look that went well.
+            serving: the version that answers, which stays in the folder.
+        """
         self.problem: str | None = None
         self._store = store
         self._on_look = on_look
+        self._serving = serving
         self._stopping = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="model-mirror", daemon=True)
 
     def look(self) -> None:
-        """Fetch what is live there, if it is not here; a failure is told once and kept in ``problem``."""
+        """Fetch what is live there, if it is not here, and remove what is not needed any more.
+
+        A failure is told once and kept in ``problem``.
+        """
         try:
-            self._store.pull()
+            if self._store.pull() is not None:
+                self._store.tidy(self._serving())
         except UserError as error:
             if str(error) != self.problem:
                 _log.error("models cannot be fetched: %s", error)
@@ -53,7 +64,8 @@ class ModelMirror:
     def held(self) -> AbstractContextManager[Callable[[], object]]:
         """Keep looks from changing the folder's live version; gives what makes it that of the object store.
 
-        What it gives raises UserError where the object store cannot be reached.
+        What it gives raises UserError where the object store cannot be reached, and SupersededError where it has
+        another version live than the folder had.
         """
         return self._store.held()
 

@@ -22,6 +22,10 @@ class UserError(Exception):
     exit_code: ExitCode = ExitCode.BAD_INPUT
 
 
+class SupersededError(UserError):
+    """What was to be changed was changed by somebody else meanwhile, and nothing was done; trying again may help."""
+
+
 class UsageError(UserError):
     """A wrong option or recipe key."""
 

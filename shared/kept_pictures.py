@@ -7,6 +7,7 @@ The nightly job writes them, the service shows them, and an object store takes t
 changes, and an item has one file.
 """
 
+import re
 from hashlib import blake2b, sha256
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from shared import durable
 FOLDER = ".pictures"
 
 _NONE = "none"
+_NAME = re.compile(rf"{re.escape(FOLDER)}/[0-9a-f]{{40}}/([0-9a-f]{{64}}\.jpg|{_NONE})")
 
 
 def keep_picture(store: Path, item_id: str, picture: bytes | None) -> None:
@@ -38,6 +40,17 @@ def kept_picture(store: Path, item_id: str) -> bytes | None:
         except OSError:  # another one took its place meanwhile
             continue
     return None
+
+
+def is_name(name: str) -> bool:
+    """Whether this is how a kept file is named below the store, with slashes; what another side names may be a path."""
+    return _NAME.fullmatch(name) is not None
+
+
+def is_whole(name: str, content: bytes) -> bool:
+    """Whether a file of this name may hold this: a picture has its sha256 for a name, and no picture is no bytes."""
+    kept = name.rpartition("/")[2]
+    return not content if kept == _NONE else kept == f"{sha256(content).hexdigest()}.jpg"
 
 
 def only(kept: Path) -> None:

@@ -7,6 +7,7 @@ own. Reaches everything that fsspec does; S3 needs the extra ``object-store``. C
 environment, as each provider's own tools read them.
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,13 +16,15 @@ from pathlib import Path
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from shared import artifact, durable, kept_pictures
+from shared import artifact, durable, kept_pictures, last_night
 from shared.artifact import CURRENT
-from shared.errors import UserError
+from shared.errors import SupersededError, UserError
 from shared.manifest import is_version
 
 FETCHED = 2
 """Versions that are fetched: the live one, and the one before, for a rollback that cannot wait."""
+KEPT = 3
+"""How many of the newest versions a follower keeps: one that was rolled back from can be live again without a fetch."""
 
 _MANIFEST = "manifest.json"
 _FETCHING = ".fetching-"
@@ -29,6 +32,8 @@ _FETCH_LOCK = ".object-store.lock"
 """Who fetches; the others wait, and find all of it there."""
 _LIVE_LOCK = ".object-store.live.lock"
 """Who compares the two sides' live versions, or changes them; never for long."""
+
+_log = logging.getLogger(__name__)
 
 
 class ObjectStore:
@@ -51,21 +56,31 @@ class ObjectStore:
         except Exception as error:  # some connect at once; every provider's library has exceptions of its own
             raise UserError(f"{url}: cannot be used as an object store: {error}") from None
         self._root = str(root)
+        self._unsound: set[str] = set()
+        """What was fetched and is not whole: told once, and not fetched with every pull."""
+        self._told: dict[str, str] = {}
 
     @contextmanager
     def held(self) -> Iterator[Callable[[], list[str]]]:
-        """Keep others from changing the folder's live version; yields :meth:`push`, for who has it held already.
+        """Keep others from changing the folder's live version; yields what pushes a change that is made in here.
 
-        Whoever changes the version does it in here and pushes: a pull in between would take the change back.
+        A pull in between would take the change back. It is a change of what the folder had at the beginning: where
+        the object store has another version, or got to it by another way, the push raises SupersededError, and the
+        folder has again what it had. Else the push is :meth:`push`.
 
         Raises:
             UserError: the folder cannot be written.
         """
         with self._alone(_LIVE_LOCK):
-            yield self._push
+            before = self._activations()
+
+            def push() -> list[str]:
+                return self._push(instead_of=before)
+
+            yield push
 
     def push(self) -> list[str]:
-        """Copy the live version, and those before it that are still in the folder, then ``CURRENT``.
+        """Copy the live version, and those before it that are still in the folder, then ``CURRENT``, whatever is there.
 
         Returns:
             The versions that were not there before.
@@ -73,8 +88,8 @@ class ObjectStore:
         Raises:
             UserError: the folder has no live version or cannot be written, or the object store refuses.
         """
-        with self.held() as push:
-            return push()
+        with self._alone(_LIVE_LOCK):
+            return self._push()
 
     def send(self, version: str) -> None:
         """Copy one version, if it is not there, so that the push that makes it live takes no time.
@@ -97,10 +112,31 @@ class ObjectStore:
         with self._reaching():
             self._push_pictures()
 
+    def push_night(self) -> None:
+        """Copy the status of the last night, if there is one, and its report, which takes the place of earlier ones.
+
+        For the nightly job; what watches the services is told by their copies.
+
+        Raises:
+            UserError: the status cannot be read, or the object store cannot be reached or refuses.
+        """
+        status = self._folder / last_night.STATUS
+        if not status.exists():
+            return
+        with self._reaching():
+            names = [name for name in last_night.reports(status.read_bytes()) if (self._folder / name).exists()]
+            for name in [*names, last_night.STATUS]:
+                self._put(name)
+            there = f"{self._root}/{last_night.REPORTS}"
+            for path in self._files.find(there) if self._files.exists(there) else []:
+                if str(path)[len(self._root) :].lstrip("/") not in names:
+                    self._files.rm_file(path)
+
     def pull(self) -> str | None:
         """Make the folder's live version that of the object store; fetch it, and the one before, if they are missing.
 
-        A version before that is damaged or gone is left out; the live one must be whole.
+        A version before that is damaged or gone is left out; the live one must be whole. What goes wrong with that
+        version, the pictures or the last night's status is logged, and tried again with the next pull.
 
         Returns:
             The live version; None where the object store has none yet.
@@ -112,20 +148,68 @@ class ObjectStore:
             trail = self._trail()
             while trail:
                 self._fetch(trail[0])
-                for name in dict.fromkeys(trail[1:FETCHED]):
-                    if self._has(name):
-                        self._fetch(name)
-                self._pull_pictures()
+                with self._doing_without("the version before"):
+                    for name in dict.fromkeys(trail[1:FETCHED]):
+                        self._fetch_before(name)
+                with self._doing_without("pictures"):
+                    self._pull_pictures()
+                with self._doing_without("the last night's status"):
+                    self._pull_night()
                 fetched = trail
-                with self.held():
+                with self._alone(_LIVE_LOCK):
                     trail = self._trail()  # fetching takes time, in which somebody may have pushed
                     if trail == fetched:
-                        if artifact.activations(self._folder) != trail:
+                        if self._activations() != trail:
                             artifact.follow(self._folder, trail)
                         return trail[0]
             return None
 
-    def _push(self) -> list[str]:
+    def tidy(self, serving: str | None) -> None:
+        """Remove from the folder what a follower needs no more, and what fetches that were killed left.
+
+        The newest versions stay, the live one, the one before, and the one that answers; of reports the last night's.
+        The nightly job's own folder is left to it.
+
+        Args:
+            serving: the version that answers, which may be none of the others.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        if last_night.is_the_jobs(self._folder):
+            return
+        with self._alone(_FETCH_LOCK):
+            for path in self._folder.glob(f"{_FETCHING}*"):
+                shutil.rmtree(path, ignore_errors=True)
+            self._tidy_reports()
+            with self._alone(_LIVE_LOCK):
+                trail = artifact.activations(self._folder)
+                if artifact.prune(self._folder, KEPT, spare={serving}):
+                    artifact.follow(self._folder, trail)  # which is the object store's, and names those removed too
+
+    def prune(self, keep: int) -> list[str]:
+        """Remove from the object store all versions but the newest, the live one and the one before it.
+
+        The manifest goes first, so that a reader sees a version whole or not at all.
+
+        Returns:
+            The names of those removed, oldest first.
+
+        Raises:
+            UserError: the object store cannot be reached or refuses.
+        """
+        with self._reaching():
+            paths = self._files.ls(self._root, detail=False)
+            names = sorted(name for name in (str(path).rpartition("/")[2] for path in paths) if is_version(name))
+            needed = {*self._trail()[:FETCHED], *names[-keep:]}
+            removed = [name for name in names if name not in needed]
+            for name in removed:
+                if self._has(name):
+                    self._files.rm_file(f"{self._root}/{name}/{_MANIFEST}")
+                self._files.rm(f"{self._root}/{name}", recursive=True)
+        return removed
+
+    def _push(self, instead_of: list[str] | None = None) -> list[str]:
         trail = artifact.activations(self._folder)
         if not trail:
             raise UserError(f"{self._folder}: holds no current model to copy")
@@ -133,16 +217,19 @@ class ObjectStore:
             missing = [name for name in dict.fromkeys(trail) if (self._folder / name).is_dir() and not self._has(name)]
             for name in reversed(missing):
                 self._upload(name)
+            if instead_of is not None and self._trail() not in ([], instead_of):
+                if instead_of:
+                    artifact.follow(self._folder, instead_of)
+                raise SupersededError(f"{self._url}: another version is live there by now; try again in a moment")
             self._files.pipe_file(f"{self._root}/{CURRENT}", "".join(f"{name}\n" for name in trail).encode())
         return missing
 
     def _push_pictures(self) -> None:
         there = self._pictures()
-        here = {str(path.relative_to(self._folder)) for path in self._folder.glob(f"{kept_pictures.FOLDER}/*/*")}
+        kept = (path.relative_to(self._folder) for path in self._folder.glob(f"{kept_pictures.FOLDER}/*/*"))
+        here = {path.as_posix() for path in kept if kept_pictures.is_name(path.as_posix())}
         for name in sorted(here - there):
-            if isinstance(self._files, LocalFileSystem):
-                self._files.makedirs(f"{self._root}/{name.rpartition('/')[0]}", exist_ok=True)
-            self._files.put_file(str(self._folder / name), f"{self._root}/{name}")
+            self._put(name)
         items = {name.rpartition("/")[0] for name in here}
         for name in sorted(there - here):
             if name.rpartition("/")[0] in items:
@@ -151,19 +238,64 @@ class ObjectStore:
     def _pull_pictures(self) -> None:
         for name in sorted(self._pictures()):
             path = self._folder / name
-            if path.exists():
+            if path.exists() or name in self._unsound:
+                continue
+            content = self._files.cat_file(f"{self._root}/{name}")
+            if not kept_pictures.is_whole(name, content):
+                self._leave_out(name, "its content is not that of its name")
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             with durable.replacing(path) as file:
-                file.write(self._files.cat_file(f"{self._root}/{name}"))
+                file.write(content)
             kept_pictures.only(path)
 
+    def _put(self, name: str) -> None:
+        if isinstance(self._files, LocalFileSystem):
+            self._files.makedirs(f"{self._root}/{name.rpartition('/')[0]}", exist_ok=True)
+        self._files.put_file(str(self._folder / name), f"{self._root}/{name}")
+
+    def _pull_night(self) -> None:
+        if last_night.is_the_jobs(self._folder) or not self._files.exists(f"{self._root}/{last_night.STATUS}"):
+            return
+        status, path = self._small(last_night.STATUS), self._folder / last_night.STATUS
+        if path.exists() and path.read_bytes() == status:
+            return
+        names = [name for name in last_night.reports(status) if self._files.exists(f"{self._root}/{name}")]
+        (self._folder / last_night.REPORTS).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            content = self._small(name)
+            with durable.replacing(self._folder / name) as file:
+                file.write(content)
+        with durable.replacing(path) as file:
+            file.write(status)
+
+    def _small(self, name: str) -> bytes:
+        content = bytes(self._files.cat_file(f"{self._root}/{name}", end=last_night.MOST_BYTES + 1))
+        if len(content) > last_night.MOST_BYTES:
+            raise UserError(f"{self._url}/{name}: is too large")
+        return content
+
+    def _tidy_reports(self) -> None:
+        status = self._folder / last_night.STATUS
+        try:
+            named = last_night.reports(status.read_bytes()) if status.exists() else []
+        except UserError:  # the next pull brings a better one
+            return
+        for path in (self._folder / last_night.REPORTS).glob("*"):
+            if path.relative_to(self._folder).as_posix() not in named:
+                path.unlink(missing_ok=True)
+
     def _pictures(self) -> set[str]:
-        """The files of pictures there, by their names below the root."""
+        """The files of pictures there, by their names below the root; whatever else is there is nobody's picture."""
         root = f"{self._root}/{kept_pictures.FOLDER}"
         if not self._files.exists(root):
             return set()
-        return {str(path)[len(self._root) :].lstrip("/") for path in self._files.find(root)}
+        names = (str(path)[len(self._root) :].lstrip("/") for path in self._files.find(root))
+        return {name for name in names if kept_pictures.is_name(name)}
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        self._unsound.add(name)
+        _log.warning("%s/%s is left out: %s", self._url, name, reason)
 
     def _trail(self) -> list[str]:
         path = f"{self._root}/{CURRENT}"
@@ -173,6 +305,13 @@ class ObjectStore:
         if not all(is_version(name) for name in names):
             raise UserError(f"{self._url}/{CURRENT}: holds anything but names of versions. Push a model again")
         return list(names)
+
+    def _activations(self) -> list[str]:
+        """The folder's; none where they cannot be read, which the next pull mends."""
+        try:
+            return artifact.activations(self._folder)
+        except UserError:
+            return []
 
     def _has(self, version: str) -> bool:
         return bool(self._files.exists(f"{self._root}/{version}/{_MANIFEST}"))
@@ -205,6 +344,14 @@ class ObjectStore:
         staging.rename(self._folder / version)
         durable.sync_directory(self._folder)
 
+    def _fetch_before(self, version: str) -> None:
+        if version in self._unsound or not self._has(version):
+            return
+        try:
+            self._fetch(version)
+        except UserError as error:
+            self._leave_out(version, str(error))
+
     @contextmanager
     def _alone(self, lock: str) -> Iterator[None]:
         with ExitStack() as held:
@@ -223,3 +370,15 @@ class ObjectStore:
             raise
         except Exception as error:  # every provider's library has exceptions of its own
             raise UserError(f"{self._url}: cannot be reached or refuses: {error}") from error
+
+    @contextmanager
+    def _doing_without(self, what: str) -> Iterator[None]:
+        """Log what goes wrong, once as long as it stays the same: the live model needs none of it."""
+        try:
+            yield
+        except Exception as error:  # every provider's library has exceptions of its own
+            if self._told.get(what) != str(error):
+                _log.warning("%s: %s cannot be fetched: %s", self._url, what, error)
+            self._told[what] = str(error)
+        else:
+            self._told.pop(what, None)

@@ -38,7 +38,8 @@ class StateSettings(BaseSettings):
     models_url: str | None = Field(
         None,
         description="An object store that keeps the models, such as `s3://bucket/models`; needs "
-        "`mts4mm[object-store]`. The models folder is then a copy: the service follows it, the nightly job writes it.",
+        "`mts4mm[object-store]`. The models folder is then a copy: the service follows it, the nightly job writes it. "
+        "The service removes old versions from a folder that is not the nightly job's.",
     )
     event_weights: Annotated[dict[str, float], AfterValidator(checked_weights)] = Field(
         default_factory=lambda: dict(DEFAULT_WEIGHTS),

@@ -16,7 +16,7 @@ from service.schemas import ActivationResponse, ModelsResponse, ModelVersion
 from shared import artifact
 from shared.api_keys import Scope
 from shared.artifact import VersionSummary
-from shared.errors import UserError
+from shared.errors import SupersededError, UserError
 from shared.state import StateUnavailable
 
 router = APIRouter(prefix="/admin", dependencies=[requires(Scope.ADMIN)])
@@ -73,6 +73,8 @@ def _tell_object_store(push: Callable[[], object] | None) -> None:
         return
     try:
         push()
+    except SupersededError:
+        raise
     except UserError as error:
         raise HTTPException(503, f"Not told to the object store, whose version comes back: {error}") from None
 

@@ -121,7 +121,7 @@ EVENT_PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 ADMIN_PROBLEMS: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "There is no such version."},
-    409: {"model": Problem, "description": "The version cannot be served; the live one stays."},
+    409: {"model": Problem, "description": "The version cannot be served, or another is live by now, which stays."},
     422: PROBLEMS[422],
     503: {"model": Problem, "description": "The object store cannot be reached, and its version comes back."},
 }

@@ -181,14 +181,15 @@ def activations(store: Path) -> list[str]:
     return names
 
 
-def prune(store: Path, keep: int) -> list[str]:
-    """Remove all versions but the newest, the current one and the one before it.
+def prune(store: Path, keep: int, *, spare: Collection[str | None] = ()) -> list[str]:
+    """Remove all versions but the newest, the current one, the one before it and those to spare.
 
     A version vanishes in one step. Who has it open keeps it until they let go.
 
     Args:
         store: the folder of versions.
         keep: how many of the newest stay.
+        spare: others that stay; None is nobody's name.
 
     Returns:
         The names of those removed, oldest first.
@@ -200,7 +201,7 @@ def prune(store: Path, keep: int) -> list[str]:
         lived = activations(store)
         names = sorted(path.name for path in store.iterdir() if path.is_dir() and manifests.is_version(path.name))
         old = names[: max(0, len(names) - keep)]
-        removed = [name for name in old if name not in lived[:2]]
+        removed = [name for name in old if name not in lived[:2] and name not in spare]
         if lived and removed:
             _write_current(store, [name for name in lived if name not in removed])
         for name in removed:

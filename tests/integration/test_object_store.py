@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,9 +20,9 @@ from typer.testing import CliRunner
 
 from service import app, model_mirror
 from service.settings import Settings
-from shared import artifact
+from shared import artifact, last_night
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
-from shared.errors import UserError
+from shared.errors import SupersededError, UserError
 from shared.kept_pictures import keep_picture, kept_picture
 from shared.object_store import ObjectStore
 from trainer.cli.app import app as commands
@@ -119,6 +121,53 @@ def test_a_damaged_version_is_refused_and_the_live_one_stays(tmp_path: Path) -> 
         ObjectStore(f"file://{bucket}", there).pull()
     assert artifact.current_version(there) == first
     assert not (there / second).exists()
+
+
+@pytest.mark.parametrize("damage", ["a file is gone", "a file was changed", "all of it is gone"])
+def test_a_version_before_that_is_damaged_does_not_keep_the_live_one_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    here, there, bucket = tmp_path / "here", tmp_path / "there", tmp_path / "bucket"
+    first, second = publish(here), publish(here)
+    ObjectStore(f"file://{bucket}", here).push()
+    if damage == "all of it is gone":
+        shutil.rmtree(bucket / first)
+    elif damage == "a file is gone":
+        (bucket / first / "item_embeddings.npy").unlink()
+    else:
+        (bucket / first / "item_embeddings.npy").write_bytes(b"changed")
+    store, fetched = ObjectStore(f"file://{bucket}", there), list[str]()
+    fetch = ObjectStore._fetch
+
+    def noted(store: ObjectStore, version: str) -> None:
+        fetched.append(version)
+        fetch(store, version)
+
+    monkeypatch.setattr(ObjectStore, "_fetch", noted)
+    for _ in range(2):
+        assert store.pull() == second
+    assert artifact.activations(there) == [second, first]
+    assert [path.name for path in there.glob(f"*{first}*")] == []
+    assert fetched.count(first) == caplog.text.count(f"{first} is left out") == (0 if "all" in damage else 1)
+
+
+def test_pictures_that_cannot_be_fetched_do_not_keep_the_live_model_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there, bucket = tmp_path / "here", tmp_path / "there", tmp_path / "bucket"
+    version = publish(here)
+    keep_picture(here, "mug", b"mug")
+    ObjectStore(f"file://{bucket}", here).push_pictures()
+    ObjectStore(f"file://{bucket}", here).push()
+    there.mkdir()
+    (there / ".pictures").touch()  # where no folder can be made
+    store = ObjectStore(f"file://{bucket}", there)
+    for _ in range(2):
+        assert store.pull() == version
+    assert caplog.text.count("pictures cannot be fetched") == 1
+    (there / ".pictures").unlink()
+    store.pull()
+    assert kept_picture(there, "mug") == b"mug"
 
 
 def test_half_an_upload_is_not_there_for_a_reader(tmp_path: Path) -> None:
@@ -268,12 +317,70 @@ def test_a_version_that_was_sent_is_live_only_once_it_is_pushed(url: str, tmp_pa
     first = publish(here)
     objects = ObjectStore(url, here)
     objects.push()
-    second = publish(here)
+    second = artifact.publish(here, MODEL, Provenance(DATASET, {}, 1, {}), activate=False)
     objects.send(second)
     assert ObjectStore(url, there).pull() == first
     with objects.held() as push:
+        artifact.activate(here, second)
         assert push() == []
     assert ObjectStore(url, there).pull() == second
+
+
+def test_a_change_of_what_is_not_live_any_more_is_taken_back(url: str, tmp_path: Path) -> None:
+    here, stale = tmp_path / "here", tmp_path / "stale"
+    first, second = publish(here), publish(here)
+    ObjectStore(url, here).push()
+    ObjectStore(url, stale).pull()
+    third = publish(here)
+    ObjectStore(url, here).push()
+    with ObjectStore(url, stale).held() as push:
+        artifact.rollback(stale)
+        with pytest.raises(SupersededError, match="another version is live there by now"):
+            push()
+    assert artifact.activations(stale) == [second, first]
+    assert ObjectStore(url, stale).pull() == third
+    with ObjectStore(url, stale).held() as push:
+        artifact.rollback(stale)
+        push()
+    assert ObjectStore(url, here).pull() == second
+
+
+def test_a_change_may_be_the_first_thing_that_an_object_store_is_told(url: str, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    objects = ObjectStore(url, here)
+    with objects.held() as push:
+        version = publish(here)
+        assert push() == [version]
+    assert ObjectStore(url, tmp_path / "there").pull() == version
+
+
+def test_a_folder_whose_current_cannot_be_read_follows_again(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    objects = ObjectStore(f"file://{tmp_path}/bucket", here)
+    version = publish(here)
+    objects.push()
+    (here / "CURRENT").write_text("garbled")
+    assert objects.pull() == artifact.current_version(here) == version
+
+
+@pytest.mark.parametrize("change", ["rollback", "activate"])
+def test_a_pod_that_is_behind_changes_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setattr(model_mirror, "FOLLOW_SECONDS", 60.0)
+    url, here, pod = f"file://{tmp_path}/bucket", tmp_path / "here", tmp_path / "pod"
+    first, second = publish(here), publish(here)
+    ObjectStore(url, here).push()
+    settings = Settings(models=pod, models_url=url, state=tmp_path / "state")
+    with TestClient(app.create_app(settings)) as client:
+        third = publish(here)
+        ObjectStore(url, here).push()
+        answer = client.post("/admin/rollback" if change == "rollback" else f"/admin/models/{first}:activate")
+        assert (answer.status_code, answer.headers["content-type"]) == (409, "application/problem+json")
+        assert "another version is live there by now; try again in a moment" in answer.json()["detail"]
+        assert client.get("/health").json()["model_version"] == second
+    assert artifact.current_version(pod) == second
+    assert ObjectStore(url, here).pull() == third
 
 
 @pytest.mark.parametrize(
@@ -316,7 +423,7 @@ def test_looking_goes_on_whatever_is_wrong(tmp_path: Path, caplog: pytest.LogCap
     version = publish(tmp_path / "here")
     objects = ObjectStore(f"file://{tmp_path}/bucket", tmp_path / "here")
     objects.push()
-    mirror = model_mirror.ModelMirror(objects, on_look=lambda: None)
+    mirror = model_mirror.ModelMirror(objects, on_look=lambda: None, serving=lambda: None)
     with pytest.MonkeyPatch.context() as broken:
         broken.setattr(artifact, "activations", lambda folder: 1 // 0)
         for _ in range(2):
@@ -353,3 +460,200 @@ def test_pictures_that_were_kept_travel_along_and_the_last_one_counts(url: str, 
     ObjectStore(url, fresh).pull()
     assert (kept_picture(fresh, "mug"), kept_picture(fresh, "hat")) == (b"second", None)
     assert len(list(fresh.glob(".pictures/*/*"))) == 2
+
+
+def test_what_is_no_picture_by_its_name_or_content_never_becomes_a_file(
+    s3: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bucket = f"bucket-{uuid4().hex[:8]}"
+    client = boto3.client("s3", endpoint_url=s3)
+    client.create_bucket(Bucket=bucket)
+    here, there, outside = tmp_path / "here", tmp_path / "there", tmp_path / "outside"
+    version = publish(here)
+    keep_picture(here, "mug", b"mug")
+    store = ObjectStore(f"s3://{bucket}/models", here)
+    store.push_pictures()
+    store.push()
+    outside.mkdir()
+    (outside / "precious").touch()
+    item, right = "0" * 40, f"{sha256(b'right').hexdigest()}.jpg"
+    for name in ("", "x/../../../outside/planted", f"{item}/notes.txt", f"{item}/{right}", f"{item}/none", "a/b/c"):
+        client.put_object(Bucket=bucket, Key=f"models/.pictures/{name}", Body=b"<html>")
+    follower = ObjectStore(f"s3://{bucket}/models", there)
+    for _ in range(2):
+        assert follower.pull() == version
+    assert [path.name for path in outside.iterdir()] == ["precious"]
+    assert [path.read_bytes() for path in there.glob(".pictures/**/*") if path.is_file()] == [b"mug"]
+    assert caplog.text.count("is left out: its content is not that of its name") == 2
+    store.push_pictures()  # takes nothing away that is not an item's own
+    assert client.head_object(Bucket=bucket, Key=f"models/.pictures/{item}/notes.txt")
+
+
+def versions(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+
+
+def test_a_follower_keeps_the_few_versions_that_it_can_need(tmp_path: Path) -> None:
+    url, here, pod = f"file://{tmp_path}/bucket", tmp_path / "here", tmp_path / "pod"
+    served = publish(here)
+    store = ObjectStore(url, here)
+    store.push()
+    following = ObjectStore(url, pod)
+    mirror = model_mirror.ModelMirror(following, on_look=lambda: None, serving=lambda: served)
+    for _ in range(6):
+        publish(here)
+        store.push()
+        mirror.look()
+    trail = artifact.activations(here)
+    assert versions(pod) == {*sorted(versions(here))[-3:], *trail[:2], served}
+    assert artifact.activations(pod) == trail
+    with following.held() as push:
+        artifact.rollback(pod)
+        push()
+    mirror.look()
+    assert trail[2] in versions(pod), "the next rollback's"
+    with following.held() as push:
+        assert artifact.rollback(pod) == trail[2]
+        push()
+    assert store.pull() == trail[2]
+
+
+def test_what_a_killed_fetch_left_goes_with_the_next_look(tmp_path: Path) -> None:
+    url, here, pod = f"file://{tmp_path}/bucket", tmp_path / "here", tmp_path / "pod"
+    version = publish(here)
+    ObjectStore(url, here).push()
+    (pod / ".fetching-20200101T000000Z-00000000").mkdir(parents=True)
+    model_mirror.ModelMirror(ObjectStore(url, pod), on_look=lambda: None, serving=lambda: None).look()
+    assert [path.name for path in pod.iterdir() if path.is_dir()] == [version]
+
+
+def test_nothing_goes_from_a_folder_whose_object_store_is_empty(tmp_path: Path) -> None:
+    pod = tmp_path / "pod"
+    kept = {publish(pod) for _ in range(6)}
+    mirror = model_mirror.ModelMirror(
+        ObjectStore(f"file://{tmp_path}/bucket", pod), on_look=lambda: None, serving=lambda: None
+    )
+    mirror.look()
+    assert (mirror.problem, versions(pod)) == (None, kept)
+
+
+def test_the_nightly_jobs_own_folder_is_left_to_it(tmp_path: Path) -> None:
+    url, here = f"file://{tmp_path}/bucket", tmp_path / "here"
+    kept = {publish(here) for _ in range(6)}
+    (here / ".nightly").mkdir()
+    (here / ".nightly" / "lock").touch()
+    ObjectStore(url, here).push()
+    model_mirror.ModelMirror(ObjectStore(url, here), on_look=lambda: None, serving=lambda: None).look()
+    assert versions(here) == kept
+
+
+def test_old_versions_go_from_the_object_store_but_not_what_is_live_or_was_before(url: str, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    names = sorted(publish(here) for _ in range(6))
+    for name in (names[1], names[0]):
+        artifact.activate(here, name)
+    store = ObjectStore(url, here)
+    store.push()
+    assert store.prune(keep=2) == names[2:4]
+    assert store.prune(keep=2) == []
+    assert ObjectStore(url, there).pull() == names[0]
+    assert versions(there) == set(names[:2])
+    artifact.activate(here, names[2])
+    assert store.push() == names[2:4], "what is still here can be live there again"
+
+
+def test_a_version_whose_removal_was_cut_short_is_no_version_and_goes_later(url: str, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    names = sorted(publish(here) for _ in range(3))
+    for name in names:
+        artifact.activate(here, name)
+    store = ObjectStore(url, here)
+    store.push()
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(store._files, "rm", lambda *_, **__: 1 // 0)
+        with pytest.raises(UserError, match="cannot be reached or refuses"):
+            store.prune(keep=1)
+    assert not store._has(names[0])
+    assert store.prune(keep=1) == names[:1]
+
+
+def a_night(store: Path, name: str, **said: object) -> None:
+    """What the job leaves of a night, in its own folder."""
+    own = store / ".nightly"
+    (own / "reports").mkdir(parents=True, exist_ok=True)
+    (own / "lock").touch()
+    for suffix in ("json", "html"):
+        (own / "reports" / f"{name}.{suffix}").write_text(json.dumps({"night": name}))
+    status = {"started": "2026-11-24T03:00:00+00:00", "outcome": "promoted", "report": f"reports/{name}.json", **said}
+    (own / "status.json").write_text(json.dumps(status))
+
+
+def nightly_files(store: Path) -> set[str]:
+    return {path.name for path in store.glob(".nightly/**/*") if path.is_file() and path.name != "lock"}
+
+
+def test_how_the_last_night_ended_is_said_by_who_follows_the_object_store(url: str, tmp_path: Path) -> None:
+    here, pod = tmp_path / "here", tmp_path / "pod"
+    publish(here)
+    objects = ObjectStore(url, here)
+    objects.push_night()  # before the first night there is nothing to say
+    objects.push()
+    a_night(here, "first")
+    objects.push_night()
+    settings = Settings(models=pod, models_url=url, state=tmp_path / "state")
+    with TestClient(app.create_app(settings)) as client:
+        assert "\nmts4mm_nightly_last_start_timestamp_seconds 1.7" in client.get("/metrics").text
+        assert client.get("/console/api/night").json()["night"]["outcome"] == "promoted"
+        assert client.get("/console/api/night/report").json() == {"night": "first"}
+        assert client.get("/console/api/night/page").status_code == 200
+    a_night(here, "second")
+    objects.push_night()
+    mirror = model_mirror.ModelMirror(ObjectStore(url, pod), on_look=lambda: None, serving=lambda: None)
+    mirror.look()
+    assert nightly_files(pod) == {"status.json", "second.json", "second.html"}, "samples of users go with their report"
+    fresh = tmp_path / "fresh"
+    ObjectStore(url, fresh).pull()
+    assert nightly_files(fresh) == nightly_files(pod)
+    a_night(here, "third", report=None)
+    objects.push_night()
+    mirror.look()
+    assert nightly_files(pod) == {"status.json"}
+
+
+def test_the_jobs_own_status_is_never_that_of_the_object_store(tmp_path: Path) -> None:
+    url, here = f"file://{tmp_path}/bucket", tmp_path / "here"
+    publish(here)
+    objects = ObjectStore(url, here)
+    objects.push()
+    a_night(here, "first")
+    objects.push_night()
+    a_night(here, "second")  # of which the object store could not be told
+    objects.pull()
+    objects.tidy(None)
+    assert json.loads((here / ".nightly" / "status.json").read_text())["report"] == "reports/second.json"
+    assert nightly_files(here) == {"status.json", *(f"{n}.{s}" for n in ("first", "second") for s in ("json", "html"))}
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        b"garbled",
+        b"[]",
+        json.dumps({"report": "../../../outside.json"}).encode(),
+        json.dumps({"report": "reports/large.json"}).encode(),
+        b" " * (last_night.MOST_BYTES + 1),
+    ],
+)
+def test_a_status_that_cannot_be_the_jobs_is_left_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, status: bytes
+) -> None:
+    url, here, pod, bucket = f"file://{tmp_path}/bucket", tmp_path / "here", tmp_path / "pod", tmp_path / "bucket"
+    version = publish(here)
+    ObjectStore(url, here).push()
+    (bucket / ".nightly" / "reports").mkdir(parents=True)
+    (bucket / ".nightly" / "status.json").write_bytes(status)
+    (bucket / ".nightly" / "reports" / "large.json").write_bytes(b" " * (last_night.MOST_BYTES + 1))
+    (tmp_path / "outside.json").touch()
+    assert ObjectStore(url, pod).pull() == version
+    assert nightly_files(pod) == set()
+    assert "the last night's status cannot be fetched" in caplog.text

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from shared import artifact
-from shared.errors import ExitCode, UserError
+from shared.errors import ExitCode, SupersededError, UserError
 from shared.settings import state_settings
 from trainer.cli import output
 
@@ -156,6 +156,8 @@ def _switch(store: Path, change: Callable[[], object], json_: bool) -> None:
             change()
             try:
                 push()
+            except SupersededError:
+                raise
             except UserError as error:
                 told = f"{store}: changed, but the object store could not be told, and its version comes back"
                 raise UserError(f"{told}: {error}") from error

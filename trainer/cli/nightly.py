@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shared.errors import UserError
 from shared.settings import state_settings
 from trainer.cli import output
 from trainer.cli.events import LOG_FOLDER, LogOption, state_opener
@@ -139,6 +140,9 @@ def run_night(
             if not dry_run:
                 write_failure(places.own, None if night is None else night.journal, str(error) or repr(error))
             raise
+        finally:
+            if places.models_url is not None and not dry_run:
+                _tell_object_store(places.models_url, places.store)
 
 
 def _follow_object_store(url: str, models: Path) -> None:
@@ -146,6 +150,16 @@ def _follow_object_store(url: str, models: Path) -> None:
     from shared.object_store import ObjectStore
 
     ObjectStore(url, models).pull()
+
+
+def _tell_object_store(url: str, models: Path) -> None:
+    """How the night ended, which the services say to whoever watches them; it ended so all the same."""
+    from shared.object_store import ObjectStore
+
+    try:
+        ObjectStore(url, models).push_night()
+    except UserError as error:
+        output.say(f"the object store is not told how the night ended: {error}")
 
 
 def _busy() -> int:

@@ -107,6 +107,7 @@ class Handover:
             if sent_before is not None:
                 objects.send(sent_before)
                 objects.push_pictures()
+            objects.pull()  # somebody may have made another model live there since the night began
             with objects.held() as push:
                 change()
                 push()

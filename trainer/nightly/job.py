@@ -17,6 +17,7 @@ Each step is noted in the journal when it is done, and doing one again is doing 
 """
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -62,6 +63,8 @@ from trainer.warm_start import WarmStart
 
 TRAINING_SHARE = 0.7
 """Of the time budget, when training stops; what comes after it has the rest."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -390,10 +393,21 @@ class Night:
 
     def _prune(self) -> Result:
         removed = artifact.prune(self._places.store, self._settings.keep)
+        if self._places.models_url is not None:
+            self._prune_object_store(self._places.models_url)
         for path in (self._places.own / "warm").glob("*.pt"):
             if not (self._places.store / path.stem).exists():
                 path.unlink()
         return {"removed": removed}
+
+    def _prune_object_store(self, url: str) -> None:
+        """Whoever may not remove there has a night that went well all the same, and a next one."""
+        from shared.object_store import ObjectStore
+
+        try:
+            ObjectStore(url, self._places.store).prune(self._settings.keep)
+        except UserError as error:
+            _log.warning("old versions stay in the object store: %s", error)
 
     # What the steps need
 

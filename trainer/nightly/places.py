@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = ".nightly"
+from shared.last_night import FOLDER
 
 
 @dataclass(frozen=True)

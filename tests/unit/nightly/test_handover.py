@@ -7,6 +7,7 @@ import pytest
 
 from shared import artifact
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
+from shared.object_store import ObjectStore
 from shared.state import open_state
 from trainer.nightly.handover import Handover
 from trainer.nightly.journal import Journal
@@ -35,8 +36,8 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def handover(store: Path, champion: str) -> Handover:
-    places = Places(store.parent / "shop", store, store / ".events")
+def handover(store: Path, champion: str, models_url: str | None = None) -> Handover:
+    places = Places(store.parent / "shop", store, store / ".events", models_url=models_url)
     journal = Journal.begin(store / ".nightly" / "runs", {"champion": champion})
     return Handover(
         places, NightlySettings(), lambda: open_state(None, store / ".state"), Service("http://127.0.0.1:9"), journal
@@ -54,6 +55,35 @@ def test_a_model_that_somebody_made_live_meanwhile_stays(store: Path) -> None:
 
     assert ended.value.outcome == Outcome.REFUSED
     assert artifact.current_version(store) == before
+
+
+def test_a_model_that_somebody_made_live_in_the_object_store_meanwhile_stays(store: Path) -> None:
+    url, elsewhere = f"file://{store.parent}/bucket", store.parent / "elsewhere"
+    before, champion = published(store, 1), published(store, 2)
+    ObjectStore(url, store).push()
+    night = handover(store, champion, url)
+    version = published(store, 3, activate=False)
+    ObjectStore(url, elsewhere).pull()
+    artifact.rollback(elsewhere)
+    ObjectStore(url, elsewhere).push()
+
+    with pytest.raises(EndedError, match=f"{before} was made live while the night went on") as ended:
+        night.activate(version)
+
+    assert ended.value.outcome == Outcome.REFUSED
+    assert ObjectStore(url, elsewhere).pull() == before
+
+
+def test_a_night_that_was_killed_before_it_told_the_object_store_activates_again(store: Path) -> None:
+    url = f"file://{store.parent}/bucket"
+    champion = published(store, 1)
+    ObjectStore(url, store).push()
+    night = handover(store, champion, url)
+    version = published(store, 2, activate=False)
+    artifact.activate(store, version)
+    night.activate(version)
+    assert ObjectStore(url, store.parent / "elsewhere").pull() == version
+    assert artifact.activations(store) == [version, champion]
 
 
 def test_a_version_that_is_active_already_is_activated_again(store: Path) -> None:

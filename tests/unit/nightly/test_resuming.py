@@ -1,17 +1,24 @@
 """Which night an interrupted one is gone on with by: the same settings, champion and base; and which not at all."""
 
+import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from shared import artifact
 from shared.encoders import EncoderFolder
 from shared.errors import UserError
 from shared.events import Event
+from shared.object_store import ObjectStore
 from shared.state import open_state
 from tests.unit.encoders.conftest import store, words
+from tests.unit.nightly.test_versions import published
 from trainer.cli.encoders import encode_catalogue
+from trainer.cli.nightly import run_night
 from trainer.encoders.store import add_text_network
 from trainer.nightly.drain import StateOpener
 from trainer.nightly.event_log import EventLog
@@ -134,3 +141,37 @@ def test_a_dry_run_puts_no_end_to_a_night_that_goes_on(base: Path, tmp_path: Pat
     assert Night(places, NightlySettings(), no_state, {"view": 1.0}).journal.name == night
     other = Night(places, NightlySettings(), no_state, {"view": 1.0}, dry_run=True, fresh=True).journal.name
     assert other != night
+
+
+def test_old_versions_go_from_the_object_store_too_and_a_refusal_ends_no_night(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, models = f"file://{tmp_path}/bucket", tmp_path / "models"
+    names = sorted(published(models, np.eye(2)) for _ in range(4))
+    for name in names:
+        artifact.activate(models, name)
+    ObjectStore(url, models).push()
+    night = Night(Places(base, models, tmp_path / "log", None, url), NightlySettings(keep=2), no_state, {"view": 1.0})
+    assert night._steps()["prune"]() == {"removed": names[:2]}
+    assert sorted(path.name for path in (tmp_path / "bucket").iterdir()) == [*names[2:], "CURRENT"]
+    shutil.rmtree(tmp_path / "bucket")
+    assert night._steps()["prune"]() == {"removed": []}
+    assert "old versions stay in the object store" in caplog.text
+
+
+def test_how_a_night_ended_is_told_to_the_object_store_unless_it_was_a_dry_run(
+    one_each: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MTS4MM_STATE", str(tmp_path / "state"))
+    bucket = tmp_path / "bucket"
+    places = Places(one_each, tmp_path / "models", tmp_path / "log", None, f"file://{bucket}")
+    for dry_run in (True, False):
+        with pytest.raises(UserError, match="tonight's data cannot be trained on"):
+            run_night(places, NightlySettings(), dry_run=dry_run)
+        assert (bucket / ".nightly" / "status.json").exists() is not dry_run
+    assert json.loads((bucket / ".nightly" / "status.json").read_bytes())["outcome"] == "failed"
+    shutil.rmtree(bucket)
+    bucket.touch()
+    with pytest.raises(UserError):
+        run_night(places, NightlySettings())
+    assert "the object store is not told how the night ended" in capsys.readouterr().err
