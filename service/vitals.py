@@ -15,9 +15,7 @@ from service.live_model import LiveModel, Refusal
 from service.model_mirror import ModelMirror
 from service.overlay import Overlay
 from service.queries import Query
-
-NIGHTLY_STATUS = Path(".nightly") / "status.json"
-"""What the nightly job says of its last run, in the models folder."""
+from shared import last_night
 
 _MOMENTS = {
     "started": ("start", "When the last nightly run began."),
@@ -102,7 +100,7 @@ class Vitals:
         engine = self._live.engine
         if engine is not None:
             yield from _of_the_model(engine)
-        yield from _of_the_nightly_job(self._store / NIGHTLY_STATUS)
+        yield from _of_the_nightly_job(self._store / last_night.STATUS)
 
 
 def _of_the_model(engine: Engine) -> Iterable[Metric]:

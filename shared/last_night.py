@@ -17,7 +17,8 @@ REPORTS = f"{FOLDER}/reports"
 MOST_BYTES = 16 * 2**20
 """Of a file that is taken from elsewhere; a report has some hundred kilobytes."""
 
-_REPORT = re.compile(r"reports/[0-9A-Za-z_-]+\.json")
+REPORT = re.compile(r"reports/[0-9A-Za-z_-]+\.json")
+"""How a status names its report, below ``FOLDER``."""
 
 
 def is_the_jobs(store: Path) -> bool:
@@ -37,7 +38,7 @@ def reports(status: bytes) -> list[str]:
         raise UserError(f"{STATUS}: cannot be read: {error!r}") from None
     if named is None:
         return []
-    if _REPORT.fullmatch(str(named)) is None:
+    if REPORT.fullmatch(str(named)) is None:
         raise UserError(f"{STATUS}: names a report where none can be")
     path = f"{FOLDER}/{named}"
     return [path, f"{path.removesuffix('.json')}.html"]

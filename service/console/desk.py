@@ -1,7 +1,6 @@
 """What the console keeps between requests: what it read of the live model, and of the versions it compared."""
 
 import json
-import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,8 @@ from service.console.facets import Facet, Facets
 from service.console.search import Lines, Search, line
 from service.console.versions import Versions
 from service.engine import Engine
+from shared import last_night
 from shared.artifact import Artifact
-
-_REPORT = re.compile(r"reports/[0-9A-Za-z_-]+\.json")
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Desk:
     def __init__(self, store: Path) -> None:
         """Look at ``store`` for versions; it need not exist yet."""
         self.versions = Versions(store)
-        self._night = store / ".nightly"
+        self._night = store / last_night.FOLDER
         self._reading: Reading | None = None
         self._added: Added | None = None
         self._lock = threading.Lock()
@@ -86,7 +84,7 @@ class Desk:
 
     def _report(self) -> Path | None:
         """Where the status says that the report is, if that is a place for reports."""
-        named = _REPORT.fullmatch(str((self.night() or {}).get("report")))
+        named = last_night.REPORT.fullmatch(str((self.night() or {}).get("report")))
         return None if named is None else self._night / named[0]
 
 
