@@ -34,6 +34,7 @@ def publish(
     gate: Mapping[str, Any] | None = None,
     forgotten_until: datetime | None = None,
     index: Mapping[str, bytes | Path] | None = None,
+    tower: Mapping[str, bytes] | None = None,
 ) -> str:
     """Publish the student's artefact to ``store`` and return its version.
 
@@ -49,20 +50,29 @@ def publish(
         gate: the verdict on it, where it was judged.
         forgotten_until: up to when what users asked to be forgotten is not in the dataset; None if nobody looked.
         index: what :func:`trainer.index_choice.choose_index` gave for these items.
+        tower: what :func:`item_tower` gave, where it was fitted before interactions held out were folded in.
     """
     with tempfile.TemporaryDirectory(prefix="mts4mm-index-") as folder:
         if index is None:
             index = choose_index(trained.item_embeddings, _active_users(dataset, trained), seed, Path(folder))
-        model = _student_model(dataset, recipe, trained, index, forgotten_until)
+        attached = {**index, **(item_tower(dataset, recipe, trained) if tower is None else tower)}
+        model = _student_model(dataset, recipe, trained, attached, forgotten_until)
         provenance = _provenance(dataset, recipe, seed, trained, gate)
         return artifact.publish(store, model, provenance, activate=activate)
+
+
+def item_tower(dataset: Dataset, recipe: Recipe, trained: TrainedStudent) -> dict[str, bytes]:
+    """The files of the student's item tower, fitted on the training interactions, as long as the validation bears."""
+    return item_tower_attachments(
+        dataset, chosen_modalities(dataset, recipe), trained.user_embeddings, trained.item_embeddings
+    )
 
 
 def _student_model(
     dataset: Dataset,
     recipe: Recipe,
     trained: TrainedStudent,
-    index: Mapping[str, bytes | Path],
+    attached: Mapping[str, bytes | Path],
     forgotten_until: datetime | None,
 ) -> StudentModel:
     interactions = dataset.interactions(TRAIN)
@@ -78,12 +88,9 @@ def _student_model(
         user_parts=trained.user_parts or None,
         attachments={
             **attachments_of(_used_encoders(dataset, recipe)),
-            **item_tower_attachments(
-                dataset, chosen_modalities(dataset, recipe), trained.user_embeddings, trained.item_embeddings
-            ),
             **content.attachments_of(contents_of(dataset)),
             **trending.attachments_of(*_timed(dataset), len(dataset.item_ids), datetime.now(UTC)),
-            **index,
+            **attached,
             **({} if forgotten_until is None else {forgotten.ATTACHMENT: forgotten.attachment(forgotten_until)}),
         },
     )

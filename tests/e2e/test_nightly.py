@@ -19,11 +19,13 @@ from service.live_model import LiveModel, SwapResult
 from shared import artifact
 from shared.errors import ExitCode
 from shared.events import Event
+from shared.item_tower import load_item_tower
 from shared.state import open_state
 from tests.e2e.faulty_service import faulty_service
 from tests.e2e.nights import SETTINGS, Shop, night, opened_shop, send, settings_file
 from tests.integration.test_service_process import service
 from trainer.dataset import load_dataset
+from trainer.item_tower import SCALES
 from trainer.nightly.event_log import EventLog
 from trainer.nightly.outcome import Outcome
 
@@ -342,3 +344,9 @@ def test_an_item_that_was_put_is_trained_on_by_its_words_and_picture_and_keeps_i
         assert modality.present[row]
         other = tonight.item_ids.index(like["item_id"])
         assert modality.features[row] == pytest.approx(modality.features[other], abs=0.05), name
+
+
+def test_the_item_tower_is_as_long_as_the_validation_bears(opened: Opened) -> None:
+    tower = load_item_tower(artifact.load(opened.store))
+    assert tower is not None
+    assert tower.description.scale in SCALES, "without validation interactions it is 1, which is none of them"

@@ -37,7 +37,7 @@ from shared.index import files, report
 from trainer.dataset import TRAIN, VALIDATION, Dataset, SplitSpec, load_dataset, validate_directory
 from trainer.device import choose_device
 from trainer.evaluation import Holdout
-from trainer.export import publish
+from trainer.export import item_tower, publish
 from trainer.index_choice import choose_index
 from trainer.nightly import additions, encoding, fault
 from trainer.nightly.base import base_digest
@@ -373,17 +373,20 @@ class Night:
         if version is None:
             training, gate = self._result("train"), self._result("gate")
             night = {name: training[name] for name in ("warm_from", "nights_warm")} | {"run": self.journal.name}
-            everything, trained = fold_in_held_out(self._dataset(), Candidate.load(self._candidate_file).trained)
+            dataset, judged = self._dataset(), Candidate.load(self._candidate_file).trained
+            recipe = Recipe.model_validate(training["recipe"])
+            everything, trained = fold_in_held_out(dataset, judged)
             version = publish(
                 self._places.store,
                 everything,
-                Recipe.model_validate(training["recipe"]),
+                recipe,
                 self._settings.train.seed,
                 trained,
                 activate=False,
                 gate={**{name: value for name, value in gate.items() if name not in COST}, "night": night},
                 forgotten_until=datetime.fromisoformat(self._result("snapshot")["forgotten_until"]),
                 index=self._index(),
+                tower=item_tower(dataset, recipe, judged),
             )
         warm = self._places.own / "warm"
         warm.mkdir(exist_ok=True)
