@@ -6,10 +6,11 @@ all-zero row: a degree of zero becomes a factor of zero, never a division by it.
 
 from typing import cast
 
-import faiss
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+
+from trainer.exact_search import ExactSearch
 
 KNN_ROWS_PER_SEARCH = 4096
 
@@ -62,14 +63,13 @@ def nearest_neighbours(
     rows = np.flatnonzero(present)
     unit = np.ascontiguousarray(features[rows], dtype=np.float32)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    index = faiss.IndexFlatIP(unit.shape[1])
-    index.add(unit)
+    search = ExactSearch(unit)
     neighbours = np.full((len(present), count), -1, dtype=np.int32)
     cosines = np.zeros((len(present), count), dtype=np.float32)
     others = min(count, len(rows))
     for start in range(0, len(rows), KNN_ROWS_PER_SEARCH):
         block = np.arange(start, min(start + KNN_ROWS_PER_SEARCH, len(rows)))
-        similarity, found = index.search(unit[block], others)
+        similarity, found = search.nearest(unit[block], others)
         similarity, found = _item_itself_first(block, similarity, found)
         neighbours[rows[block], :others] = rows[found]
         cosines[rows[block], :others] = similarity

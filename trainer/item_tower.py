@@ -31,7 +31,6 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations
 
-import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -39,6 +38,7 @@ from numpy.typing import NDArray
 from shared.item_tower import TowerDescription
 from trainer.dataset import TRAIN, VALIDATION, Dataset
 from trainer.evaluation import Holdout, chunks, top_items
+from trainer.exact_search import ExactSearch
 
 NEIGHBOURS = 10
 COSINE_POWER = 4
@@ -373,10 +373,7 @@ def _means_of_others(unit: Matrix, likely: NDArray[np.int64], outputs: NDArray[n
 
 def nearest(others: Matrix, unit: Matrix, count: int) -> tuple[Matrix, NDArray[np.int64]]:
     """Cosines and indices (rows, count) of the nearest of the other unit vectors."""
-    index = faiss.IndexFlatIP(others.shape[1])
-    index.add(np.ascontiguousarray(others))
-    cosines, neighbours = index.search(np.ascontiguousarray(unit), count)
-    return cosines, neighbours
+    return ExactSearch(others).nearest(unit, count)
 
 
 def neighbour_weights(cosines: Matrix) -> Matrix:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from shared.index.exact import ExactIndex
 from trainer import graph
 
 binary = hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.sampled_from([0, 1]))
@@ -72,6 +73,16 @@ def test_search_in_blocks_equals_one_search(monkeypatch) -> None:
     monkeypatch.setattr(graph, "KNN_ROWS_PER_SEARCH", 7)
     blocks = graph.nearest_neighbours(features, np.ones(33, bool), 6)
     assert np.array_equal(whole[0], blocks[0])
+
+
+def test_an_index_made_before_changes_no_bit() -> None:
+    """It has faiss multiply matrices for few queries, which rounds otherwise."""
+    features = np.random.default_rng(3).normal(size=(300, 96)).astype(np.float32)
+    _, before = graph.nearest_neighbours(features, np.ones(300, bool), 6)
+    lowered = ExactIndex(features)
+    _, after = graph.nearest_neighbours(features, np.ones(300, bool), 6)
+    assert len(lowered) == 300
+    assert np.array_equal(before, after)
 
 
 def test_items_without_the_modality_have_no_neighbours_and_are_nobodys() -> None:
