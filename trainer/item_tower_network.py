@@ -1,7 +1,7 @@
 """The item tower as files of an artefact: an ONNX network that computes what :mod:`trainer.item_tower` has fitted."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -195,29 +195,40 @@ def _model(nodes: list[NodeProto], constants: Mapping[str, NDArray[Any]], tower:
 
 
 def _check_network(network: bytes, tower: FittedTower, dataset: Dataset) -> None:
-    """Compare the network with the tower on real items, with every set of modalities.
-
-    Only on items whose last neighbour is nearer than the next: among many that are alike, as where a shop shows one
-    picture for all that it has none of, either has its own last one, and both are right.
+    """Compare the network with the tower on real features, with every set of modalities.
 
     Raises:
         UserError: they differ.
     """
     names = list(tower.maps)
-    rows = evenly_spread(np.flatnonzero(np.all([dataset.modalities[name].present for name in names], axis=0)), CHECKED)
-    given = {name: _features(dataset, name)[rows] for name in names}
-    clear = np.all([_clear(tower.maps[name], given[name]) for name in names], axis=0)
-    if tower.joint is not None:
-        clear &= _clear(tower.joint.map, side_by_side(tower.maps, given, tower.joint.modalities))
-    rows = rows[clear]
-    features = {name: _features(dataset, name)[rows] for name in names}
     loaded = ItemTower(network, tower.description)
     for code in range(2 ** len(names)):
-        kept = {name: features[name] * np.float32(code >> bit & 1) for bit, name in enumerate(names)}
-        wanted = tower.vectors(kept)
-        found = loaded.vectors([{name: kept[name][row] for name in names} for row in range(len(rows))])
+        features = _to_check(tower, dataset, [name for bit, name in enumerate(names) if code >> bit & 1])
+        wanted = tower.vectors(features)
+        found = loaded.vectors([{name: features[name][row] for name in names} for row in range(len(wanted))])
         if not np.abs(found - wanted).max(initial=0) <= TOLERANCE * np.abs(wanted).max(initial=1e-30):
             raise UserError(f"{NETWORK}: onnxruntime gives other vectors than were fitted; install the version pinned")
+
+
+def _to_check(tower: FittedTower, dataset: Dataset, chosen: Sequence[str]) -> dict[str, Matrix]:
+    """Features by modality, zeros but for the chosen ones, of items that have all of these, or put together of several.
+
+    Only such whose last neighbour is nearer than the next: among many that are alike, as where a shop shows one
+    picture for all that it has none of, either has its own last one, and both are right.
+    """
+    present = [np.flatnonzero(dataset.modalities[name].present) for name in chosen]
+    whole = reduce(np.intersect1d, present) if present else np.zeros(1, np.int64)
+    sources = [whole if len(whole) else rows for rows in present]
+    count = min([CHECKED, *map(len, sources or [whole])])
+    features = {name: np.zeros((count, len(modality.mean)), np.float32) for name, modality in tower.maps.items()}
+    for name, rows in zip(chosen, sources, strict=True):
+        features[name] = _features(dataset, name)[evenly_spread(rows, count)]
+    clear = np.ones(count, np.bool_)
+    for name in chosen:
+        clear &= _clear(tower.maps[name], features[name])
+    if tower.joint is not None and set(tower.joint.modalities) <= set(chosen):
+        clear &= _clear(tower.joint.map, side_by_side(tower.maps, features, tower.joint.modalities))
+    return {name: rows[clear] for name, rows in features.items()}
 
 
 def _clear(modality: ModalityMap, features: Matrix) -> NDArray[np.bool_]:

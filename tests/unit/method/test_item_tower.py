@@ -215,6 +215,27 @@ def test_a_network_that_answers_otherwise_is_not_published(
         item_tower_attachments(small_dataset, MODALITIES, *decomposed(small_dataset))
 
 
+def test_a_network_is_checked_where_no_item_has_all_modalities(
+    small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures of the even items and texts of the odd ones."""
+
+    def other_network(tower: item_tower.FittedTower) -> bytes:
+        return onnx_network(replace(tower, weights=tower.weights * np.array([[1], [1], [1], [5]], np.float32)))
+
+    parts = {}
+    for start, name in enumerate(MODALITIES):
+        modality = small_dataset.modalities[name]
+        assert modality.features is not None
+        present = np.arange(40) % 2 == start
+        parts[name] = replace(modality, present=present, features=modality.features * present[:, None])
+    dataset = replace(small_dataset, modalities=parts)
+    assert item_tower_attachments(dataset, MODALITIES, *decomposed(dataset))
+    monkeypatch.setattr(item_tower_network, "onnx_network", other_network)
+    with pytest.raises(UserError, match="other vectors"):
+        item_tower_attachments(dataset, MODALITIES, *decomposed(dataset))
+
+
 def test_items_that_are_all_alike_are_no_fault_of_the_network(small_dataset: Dataset) -> None:
     """One picture for half of the shop: which ten of them are the nearest is anybody's choice."""
     image = small_dataset.modalities["image"]
