@@ -131,8 +131,9 @@ class Distillation:
     def start_from_linear_teacher(self, seed: int) -> None:
         """Let the collaborative tables of student and teacher begin as the linear teacher's nearest embeddings.
 
-        Scaled so that the student's scores begin at the teacher's, divided by its temperature. Where there are too
-        many users and items for that (``consolidation.can_decompose``) they begin at random.
+        Scaled so that the tables' products are the teacher's scores, divided by its temperature, as near as the width
+        allows; Eq. 8-9 then smooth and shorten them. Where there are too many users and items for that
+        (``consolidation.can_decompose``) they begin at random.
         """
         linear = self._inputs.linear
         if linear is None or not self._recipe.linear_start:

@@ -94,7 +94,8 @@ class LinearTeacher:
             mean[chunk] = np.asarray(raw.sum(axis=1), dtype=np.float64).ravel() / items
             square[chunk] = np.asarray(raw.power(2).sum(axis=1), dtype=np.float64).ravel() / items
         deviation = np.sqrt(np.maximum(square - mean**2, 0))
-        scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+        rounding = ROUNDED * np.finfo(np.float32).eps * np.abs(mean)
+        scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > rounding)
         return mean.astype(np.float32), scale.astype(np.float32)
 
     def factors(self) -> tuple[sp.csr_matrix, sp.csr_matrix]:

@@ -81,8 +81,9 @@ _EXPERIMENTS: dict[str, Experiment] = {
             about=(
                 "The paper's Table 3: without rank distillation (Eq. 26), without embedding distillation (Eq. 27), "
                 "without the gates (Eq. 20: the views' own parts enter Eq. 21 as they are), and without these "
-                "three, which leaves Eq. 22 and 23. Where the recipe has the linear teacher, which is not in the "
-                "paper: without it, without the tables that start from it, and without joining the export with it."
+                "three, which leaves Eq. 22 and 23 (the paper's w/o all moreover gives each modality a BPR of its "
+                "own). Where the recipe has the linear teacher, which is not in the paper: without it, without the "
+                "tables that start from it, and without joining the export with it."
             ),
             plan=plans.ablation_plan,
             rows=plans.ablation_rows,
