@@ -307,6 +307,12 @@ def test_removed_events_are_gone_for_the_training_and_for_answers_and_never_come
     assert ids(log) == ["e1", "e2", "e3"]
 
 
+def test_events_of_blank_ids_that_were_let_in_once_can_be_removed(state: UserState, log: EventLog) -> None:
+    log.append(as_frame([event(1), event(2).model_copy(update={"user_id": " "})]))
+    assert remove_events(lambda: nullcontext(state), log, Selection(users=(" ",))).events == 1
+    assert ids(log) == ["e1"]
+
+
 def test_a_selection_takes_what_all_of_it_is_true_of(log: EventLog) -> None:
     log.append(as_frame([event(1), event(2), event(3, days=1), event(4, user="bob")]))
     tomorrow = NOON + timedelta(days=1)

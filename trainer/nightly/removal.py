@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import polars as pl
 
@@ -46,5 +47,6 @@ def _retract(state: UserState, found: pl.DataFrame) -> int:
     return known
 
 
-def _event(row: dict[str, object]) -> Event:
-    return Event.model_validate({name: value for name, value in row.items() if value is not None})
+def _event(row: dict[str, Any]) -> Event:
+    """As it was when it was taken: what is refused by now can be removed too."""
+    return Event.model_construct(**{name: value for name, value in row.items() if value is not None})
