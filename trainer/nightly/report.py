@@ -147,7 +147,7 @@ def _document(journal: Journal, outcome: str, reason: str) -> Document:
         "ended": datetime.now(UTC).isoformat(),
         "outcome": outcome,
         "reason": reason,
-        "reasons": gate["reasons"] if gate is not None and outcome == "refused" else [reason],
+        "reasons": [reason] if gate is None or gate["verdict"] == "promoted" else gate["reasons"],
         "dry_run": journal.identity["dry_run"],
         "champion": journal.identity["champion"],
         "version": steps.get("publish", {}).get("version"),

@@ -16,7 +16,7 @@ def ended_night(own: Path, *, forgotten: tuple[str, ...] = (), dry_run: bool = F
     identity = {"dry_run": dry_run, "champion": None, "settings": {}}
     journal = Journal.begin(own / "runs", identity)
     gone = {"retired": [], "forgotten": [*forgotten]}
-    journal.step("snapshot", lambda: {"interactions": 7, "gone": gone})
+    journal.step("snapshot", lambda: {"interactions": 7, "users": 2, "items": 3, "gone": gone})
     return journal
 
 
@@ -33,6 +33,25 @@ def test_forgotten_users_leave_the_reports_of_earlier_nights(tmp_path: Path) -> 
     page = path.with_suffix(".html").read_text()
     assert "bob" in page
     assert "ann-who-leaves" not in page
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said", "reasons"),
+    [
+        ("promoted", "every check passed", ["another was made live"]),
+        ("refused", "ndcg fell", ["ndcg fell"]),
+        ("undecided", "too few users", ["too few users"]),
+    ],
+)
+def test_the_gate_s_reasons_are_the_night_s_where_the_gate_ended_it(
+    tmp_path: Path, verdict: str, said: str, reasons: list[str]
+) -> None:
+    night = ended_night(tmp_path)
+    gate = {"verdict": verdict, "judged_users": 60, "reasons": [said], "checks": [], "figures": {}}
+    night.step("gate", lambda: gate)
+    path = write_report(tmp_path, night, "refused", "another was made live")
+    assert json.loads(path.read_text())["reasons"] == reasons
+    assert read_status(tmp_path)["reasons"] == reasons
 
 
 def test_prometheus_is_told_of_moments_to_the_second(tmp_path: Path) -> None:
