@@ -129,6 +129,7 @@ def test_killed_anywhere_it_loses_nothing_and_has_nothing_twice(
     assert len(state.event_stream) == 0
     counted = {str(log.folder / name) for name in json.loads((log.folder / "log.json").read_text())["files"]}
     assert counted == {str(path) for path in log.folder.glob("date=*/*")}
+    assert len(list(log.folder.glob("uncounted/date=*/*"))) == (6 if point == "log:written" else 0)
 
 
 def test_without_its_table_of_contents_nothing_is_removed(log: EventLog) -> None:
@@ -136,10 +137,48 @@ def test_without_its_table_of_contents_nothing_is_removed(log: EventLog) -> None
     contents = (log.folder / "log.json").read_bytes()
     (log.folder / "log.json").unlink()
     for use in (log.read, lambda: log.append(as_frame([event(3)])), lambda: log.remove(Selection(), dry_run=True)):
-        with pytest.raises(UserError, match=r"log\.json: is missing, and without it nobody knows"):
+        with pytest.raises(UserError, match=r"log\.json: is missing, and without it nobody knows .*the whole folder"):
             use()
     (log.folder / "log.json").write_bytes(contents)
     assert ids(log) == ["e1", "e2"]
+
+
+def test_what_came_after_a_restored_table_of_contents_is_kept_and_can_be_imported(
+    log: EventLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.append(as_frame([event(1)]))
+    older = (log.folder / "log.json").read_bytes()
+    log.append(as_frame([event(2), event(3, user="bob"), event(4, days=1)]))
+    (log.folder / "log.json").write_bytes(older)
+    assert log.append(as_frame([event(5), event(2)])).new == 2
+    assert ids(log) == ["e1", "e2", "e5"]
+    assert "2 files that log.json does not name do not count and are kept in uncounted/" in caplog.text
+
+    for path in log.folder.glob("uncounted/date=*/*"):
+        events, bad = read_events(path, TYPES)
+        assert not bad
+        log.append(as_frame(events))
+    assert ids(log) == ["e1", "e2", "e3", "e5", "e4"]
+
+
+def test_forgotten_users_are_gone_from_files_that_do_not_count(log: EventLog) -> None:
+    """Of two that a forgetting left, which was killed when it was done and not yet tidy, and a damaged one."""
+    log.append(as_frame([event(1), event(2, user="bob"), event(3, days=1)]))
+    program = (
+        "from datetime import datetime; from pathlib import Path; from trainer.nightly.event_log import EventLog;"
+        f"EventLog(Path({str(log.folder)!r})).forget({{'ann': datetime.fromisoformat('2026-04-01T00:00:00Z')}})"
+    )
+    environment = {**os.environ, "MTS4MM_FAULT": "log:committed"}
+    killed = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    damaged = log.folder / "uncounted" / "date=2026-03-05" / "part-0.parquet"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("no table")
+    assert log.forget({"ann": NOON + timedelta(days=30)}) == 0
+    left = [path for path in log.folder.rglob("*.parquet") if path != damaged]
+    assert [pl.read_parquet(path)["event_id"].to_list() for path in left] == [["e2"], ["e2"]]
+    assert ids(log) == ["e2"]
+    assert damaged.exists()
 
 
 def test_what_is_somebody_else_s_in_the_folder_stays(log: EventLog) -> None:
@@ -357,3 +396,4 @@ def test_a_removal_that_is_killed_removed_all_or_nothing(log: EventLog) -> None:
     assert len(ids(log)) == 5
     assert log.append(as_frame([event(1), event(9)])).new == 1
     assert list(log.folder.glob("removed/*")) == []
+    assert len(list(log.folder.glob("uncounted/removed/*"))) == 1
