@@ -13,10 +13,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from shared.errors import UserError
 from shared.events import Event, encode
 from shared.state import Recorded, UserState, open_state
+from trainer.cli.app import app
 from trainer.nightly.drain import Drained, drain
 from trainer.nightly.event_log import EventLog, Selection, as_frame
 from trainer.nightly.imports import read_events, read_time
@@ -330,7 +332,7 @@ def test_removed_events_are_gone_for_the_training_and_for_answers_and_never_come
     wanted = Selection(users=("bot",), since=NOON)
     counted = remove_events(lambda: nullcontext(state), log, wanted, dry_run=True)
     assert (counted.events, counted.users, counted.known) == (11, 1, 0)
-    assert len(ids(log)) == 13
+    assert (len(ids(log)), len(state.event_stream)) == (9, 4), "a dry run leaves what waits where it is"
     assert remove_events(lambda: nullcontext(state), log, wanted) == Removed(11, 1, 7, known=11)
 
     assert ids(log) == ["e1", "e2"]
@@ -344,6 +346,29 @@ def test_removed_events_are_gone_for_the_training_and_for_answers_and_never_come
         forgetful.record([*bot, event(3)])
         assert drain(forgetful, EventLog(log.folder)) == Drained(new=1, repeated=10)
     assert ids(log) == ["e1", "e2", "e3"]
+
+
+def test_a_dry_run_counts_no_event_twice(state: UserState, log: EventLog) -> None:
+    """One that a drain brought which was killed before it trimmed the stream."""
+    state.record([event(1), event(2), event(3, user="bob")])
+    log.append(as_frame([event(1)]))
+    wanted = Selection(users=("ann",))
+    assert remove_events(lambda: nullcontext(state), log, wanted, dry_run=True) == Removed(2, 1, 2)
+
+
+def test_events_are_removed_from_a_log_that_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MTS4MM_STATE", str(tmp_path / "s"))
+    words = ["events", "remove", "--user", "ann", "--models", str(tmp_path), "--log"]
+    for folder in (tmp_path / "none", tmp_path):
+        refused = CliRunner().invoke(app, [*words, str(folder)])
+        assert isinstance(refused.exception, UserError)
+        assert f"{folder}: there is no log of events (log.json); give the nights' own with --log" in str(
+            refused.exception
+        )
+    assert not (tmp_path / "none").exists()
+    EventLog(tmp_path / "log").append(as_frame([event(1)]))
+    assert CliRunner().invoke(app, [*words, str(tmp_path / "log")]).exit_code == 0
+    assert ids(EventLog(tmp_path / "log")) == []
 
 
 def test_events_of_blank_ids_that_were_let_in_once_can_be_removed(state: UserState, log: EventLog) -> None:

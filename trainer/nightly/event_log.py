@@ -136,6 +136,17 @@ class EventLog:
             raise UserError(f"{folder}: the log of events cannot be there ({error.strerror})") from error
         self.folder = folder
 
+    @classmethod
+    def existing(cls, folder: Path) -> "EventLog":
+        """Open one that there is.
+
+        Raises:
+            UserError: there is none.
+        """
+        if not (folder / CONTENTS).exists() and not (folder.is_dir() and any(cls(folder)._files())):
+            raise UserError(f"{folder}: there is no log of events ({CONTENTS}); give the nights' own with --log")
+        return cls(folder)
+
     @property
     def position(self) -> str | None:
         """How far the stream was read; None before the first drain."""
@@ -149,13 +160,17 @@ class EventLog:
             position: of the stream, up to which these events were read; None leaves it as it is.
         """
         with self._writing() as contents:
-            new = events.unique("event_id", keep="first", maintain_order=True)
-            new = new.join(self._ids_among(contents, new), on="event_id", how="anti", maintain_order="left")
+            new = self._new_among(contents, events)
             written = self._write(new)
             fault.point("log:written")
             self._commit(replace(contents, position=position or contents.position, files={**contents.files, **written}))
             fault.point("log:committed")
         return Appended(len(new), len(events) - len(new))
+
+    def new_among(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Those events that would be added, of those with the same id the first one."""
+        with self._writing() as contents:
+            return self._new_among(contents, events)
 
     def read(self, since: datetime | None = None) -> pl.DataFrame:
         """Events from a moment on, or all, by timestamp and then id.
@@ -332,6 +347,10 @@ class EventLog:
     def _commit(self, contents: _Contents) -> None:
         with durable.replacing(self.folder / CONTENTS) as file:
             file.write(json.dumps(vars(contents), indent=1, sort_keys=True).encode())
+
+    def _new_among(self, contents: _Contents, events: pl.DataFrame) -> pl.DataFrame:
+        new = events.unique("event_id", keep="first", maintain_order=True)
+        return new.join(self._ids_among(contents, new), on="event_id", how="anti", maintain_order="left")
 
     def _ids_among(self, contents: _Contents, new: pl.DataFrame) -> pl.DataFrame:
         """Those ids of new events that the log has."""
