@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from service.content import Content
 from service.schemas import MAX_METADATA, PutItemRequest
 from shared.encoders import PictureError, small_jpeg
-from shared.events import MAX_ID_LENGTH
+from shared.events import MAX_ID_LENGTH, require_visible
 from shared.state import LiveItem
 
 PICTURE_SIDE = 512
@@ -34,6 +34,10 @@ def draft(item_id: str, wanted: PutItemRequest, content: Content, *, known: bool
         )
     if len(item_id) > MAX_ID_LENGTH:
         raise _wrong("item_id", f"must have at most {MAX_ID_LENGTH} characters", place="path")
+    try:
+        require_visible(item_id)
+    except ValueError as error:
+        raise _wrong("item_id", str(error), place="path") from None
     _require_json(wanted.metadata)
     widths = {} if content.tower is None else content.tower.modalities
     features = {}

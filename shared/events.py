@@ -42,6 +42,7 @@ of taste. Below zero: it is no taste, and the item is not recommended to the use
 
 _TYPE = r"^[a-z][a-z0-9_-]*$"
 _NO_ZERO = r"^[^\x00]*$"
+_VISIBLE = r"^[^\x00]*[^\x00\s\x1c-\x1f\x85][^\x00]*$"
 _DATE_AND_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d", re.IGNORECASE | re.ASCII)
 
 
@@ -60,7 +61,18 @@ def _plausible(timestamp: datetime) -> datetime:
     return min(timestamp.astimezone(UTC), now)
 
 
-_Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=_NO_ZERO)]
+def require_visible(given: object) -> object:
+    """Return an id as it is.
+
+    Raises:
+        ValueError: it is empty, or of blank characters alone, which tables of interactions take for no id at all.
+    """
+    if isinstance(given, str) and not given.strip():
+        raise ValueError("must not be blank: give it a visible character")
+    return given
+
+
+_Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=_VISIBLE), BeforeValidator(require_visible)]
 _Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH, pattern=_NO_ZERO)]
 _Timestamp = Annotated[
     AwareDatetime,

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from shared.errors import UserError
 from shared.events import Event, encode
 from shared.state import Recorded, UserState, open_state
+from trainer.cli.app import app
 from trainer.nightly.drain import Drained, drain
 from trainer.nightly.event_log import EventLog, Selection, as_frame
 from trainer.nightly.imports import read_events, read_time
@@ -129,6 +131,7 @@ def test_killed_anywhere_it_loses_nothing_and_has_nothing_twice(
     assert len(state.event_stream) == 0
     counted = {str(log.folder / name) for name in json.loads((log.folder / "log.json").read_text())["files"]}
     assert counted == {str(path) for path in log.folder.glob("date=*/*")}
+    assert len(list(log.folder.glob("uncounted/date=*/*"))) == (6 if point == "log:written" else 0)
 
 
 def test_without_its_table_of_contents_nothing_is_removed(log: EventLog) -> None:
@@ -136,10 +139,48 @@ def test_without_its_table_of_contents_nothing_is_removed(log: EventLog) -> None
     contents = (log.folder / "log.json").read_bytes()
     (log.folder / "log.json").unlink()
     for use in (log.read, lambda: log.append(as_frame([event(3)])), lambda: log.remove(Selection(), dry_run=True)):
-        with pytest.raises(UserError, match=r"log\.json: is missing, and without it nobody knows"):
+        with pytest.raises(UserError, match=r"log\.json: is missing, and without it nobody knows .*the whole folder"):
             use()
     (log.folder / "log.json").write_bytes(contents)
     assert ids(log) == ["e1", "e2"]
+
+
+def test_what_came_after_a_restored_table_of_contents_is_kept_and_can_be_imported(
+    log: EventLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.append(as_frame([event(1)]))
+    older = (log.folder / "log.json").read_bytes()
+    log.append(as_frame([event(2), event(3, user="bob"), event(4, days=1)]))
+    (log.folder / "log.json").write_bytes(older)
+    assert log.append(as_frame([event(5), event(2)])).new == 2
+    assert ids(log) == ["e1", "e2", "e5"]
+    assert "2 files that log.json does not name do not count and are kept in uncounted/" in caplog.text
+
+    for path in log.folder.glob("uncounted/date=*/*"):
+        events, bad = read_events(path, TYPES)
+        assert not bad
+        log.append(as_frame(events))
+    assert ids(log) == ["e1", "e2", "e3", "e5", "e4"]
+
+
+def test_forgotten_users_are_gone_from_files_that_do_not_count(log: EventLog) -> None:
+    """Of two that a forgetting left, which was killed when it was done and not yet tidy, and a damaged one."""
+    log.append(as_frame([event(1), event(2, user="bob"), event(3, days=1)]))
+    program = (
+        "from datetime import datetime; from pathlib import Path; from trainer.nightly.event_log import EventLog;"
+        f"EventLog(Path({str(log.folder)!r})).forget({{'ann': datetime.fromisoformat('2026-04-01T00:00:00Z')}})"
+    )
+    environment = {**os.environ, "MTS4MM_FAULT": "log:committed"}
+    killed = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    damaged = log.folder / "uncounted" / "date=2026-03-05" / "part-0.parquet"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("no table")
+    assert log.forget({"ann": NOON + timedelta(days=30)}) == 0
+    left = [path for path in log.folder.rglob("*.parquet") if path != damaged]
+    assert [pl.read_parquet(path)["event_id"].to_list() for path in left] == [["e2"], ["e2"]]
+    assert ids(log) == ["e2"]
+    assert damaged.exists()
 
 
 def test_what_is_somebody_else_s_in_the_folder_stays(log: EventLog) -> None:
@@ -291,7 +332,7 @@ def test_removed_events_are_gone_for_the_training_and_for_answers_and_never_come
     wanted = Selection(users=("bot",), since=NOON)
     counted = remove_events(lambda: nullcontext(state), log, wanted, dry_run=True)
     assert (counted.events, counted.users, counted.known) == (11, 1, 0)
-    assert len(ids(log)) == 13
+    assert (len(ids(log)), len(state.event_stream)) == (9, 4), "a dry run leaves what waits where it is"
     assert remove_events(lambda: nullcontext(state), log, wanted) == Removed(11, 1, 7, known=11)
 
     assert ids(log) == ["e1", "e2"]
@@ -305,6 +346,35 @@ def test_removed_events_are_gone_for_the_training_and_for_answers_and_never_come
         forgetful.record([*bot, event(3)])
         assert drain(forgetful, EventLog(log.folder)) == Drained(new=1, repeated=10)
     assert ids(log) == ["e1", "e2", "e3"]
+
+
+def test_a_dry_run_counts_no_event_twice(state: UserState, log: EventLog) -> None:
+    """One that a drain brought which was killed before it trimmed the stream."""
+    state.record([event(1), event(2), event(3, user="bob")])
+    log.append(as_frame([event(1)]))
+    wanted = Selection(users=("ann",))
+    assert remove_events(lambda: nullcontext(state), log, wanted, dry_run=True) == Removed(2, 1, 2)
+
+
+def test_events_are_removed_from_a_log_that_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MTS4MM_STATE", str(tmp_path / "s"))
+    words = ["events", "remove", "--user", "ann", "--models", str(tmp_path), "--log"]
+    for folder in (tmp_path / "none", tmp_path):
+        refused = CliRunner().invoke(app, [*words, str(folder)])
+        assert isinstance(refused.exception, UserError)
+        assert f"{folder}: there is no log of events (log.json); give the nights' own with --log" in str(
+            refused.exception
+        )
+    assert not (tmp_path / "none").exists()
+    EventLog(tmp_path / "log").append(as_frame([event(1)]))
+    assert CliRunner().invoke(app, [*words, str(tmp_path / "log")]).exit_code == 0
+    assert ids(EventLog(tmp_path / "log")) == []
+
+
+def test_events_of_blank_ids_that_were_let_in_once_can_be_removed(state: UserState, log: EventLog) -> None:
+    log.append(as_frame([event(1), event(2).model_copy(update={"user_id": " "})]))
+    assert remove_events(lambda: nullcontext(state), log, Selection(users=(" ",))).events == 1
+    assert ids(log) == ["e1"]
 
 
 def test_a_selection_takes_what_all_of_it_is_true_of(log: EventLog) -> None:
@@ -351,3 +421,4 @@ def test_a_removal_that_is_killed_removed_all_or_nothing(log: EventLog) -> None:
     assert len(ids(log)) == 5
     assert log.append(as_frame([event(1), event(9)])).new == 1
     assert list(log.folder.glob("removed/*")) == []
+    assert len(list(log.folder.glob("uncounted/removed/*"))) == 1

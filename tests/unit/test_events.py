@@ -20,12 +20,13 @@ SOUND: dict[str, Any] = {
     "timestamp": "2024-05-06T07:08:09.123456+02:00",
 }
 texts = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1, max_size=128)
+ids = texts.filter(lambda text: not text.isspace())
 
 
 @given(
     event_id=texts,
-    user_id=texts,
-    item_id=texts,
+    user_id=ids,
+    item_id=ids,
     type_=st.from_regex(r"[a-z][a-z0-9_-]{0,31}", fullmatch=True),
     timestamp=st.datetimes(datetime(1995, 1, 2), datetime(2026, 1, 1), timezones=st.timezones()),
     recommendation_id=st.none() | texts,
@@ -80,6 +81,11 @@ REFUSED: list[tuple[str, Any]] = [
     ("user_id", None),
     ("user_id", "a\0b"),
     ("user_id", "\0\n"),
+    ("user_id", " "),
+    ("user_id", "\n"),
+    ("user_id", "\x1c \x85"),
+    ("item_id", "\u00a0\u3000"),
+    ("item_id", " \0"),
     ("item_id", "\ud800"),
     ("item_id", b"i1"),
     ("type", ""),

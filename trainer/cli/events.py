@@ -96,7 +96,8 @@ def remove(
     """Take events out of the log and out of what the service knows of their users, such as those of a bot.
 
     An event is removed that all options given are true of. The next night trains without them. They are set aside in
-    the log's folder, and an event of the same event_id is never counted again.
+    the log's folder, and an event of the same event_id is never counted again. A dry run counts what waits in Redis
+    too, and leaves it there.
     """
     from trainer.nightly.event_log import EventLog, Selection
     from trainer.nightly.imports import read_time
@@ -109,7 +110,8 @@ def remove(
     selection = Selection(tuple(user or ()), tuple(item or ()), tuple(type_ or ()), since_, until_)
     if not selection:
         raise UsageError("say which events: --user, --item, --type, --from or --to")
-    removed = remove_events(state_opener(models), EventLog(log or models / LOG_FOLDER), selection, dry_run=dry_run)
+    there = EventLog.existing(log or models / LOG_FOLDER)
+    removed = remove_events(state_opener(models), there, selection, dry_run=dry_run)
     if json_:
         output.print_json(asdict(removed) | {"dry_run": dry_run})
         return

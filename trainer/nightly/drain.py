@@ -62,6 +62,16 @@ def drain(state: UserState, log: EventLog) -> Drained:
     return done
 
 
+def waiting(state: UserState) -> Iterator[list[Event]]:
+    """All events that wait, in portions; they go on waiting.
+
+    Raises:
+        UserError: Redis does not answer.
+    """
+    for entries in _rounds(state):
+        yield _decoded(entries)[0]
+
+
 def patiently(call: Callable[[], _Answer], patience: float = PATIENCE_SECONDS) -> _Answer:
     """Ask Redis again until it answers.
 

@@ -3,15 +3,18 @@
     <log>/log.json                              the stream's position, and every file that counts
     <log>/date=2026-11-24/part-<id>.parquet     events of that day (UTC) by their timestamps
     <log>/removed/part-<id>.parquet             events that somebody removed: not read any more, their ids still known
+    <log>/uncounted/<as above>                  files that ``log.json`` did not name when a writer came; never read
     <log>/lock                                  one writer at a time
 
 A file counts from the moment that ``log.json`` names it, and that is replaced atomically: the events of a drain, in
 however many files, and the position up to which the stream was read are there together or not at all. Files that it
-does not name are what a killed writer left, and are removed by the next one. Where there are such files and no
-``log.json``, it was lost, or the folder is somebody else's: then nothing is read, and nothing removed.
+does not name are what a killed writer left, or what came after a ``log.json`` that was restored: the next writer sets
+them aside. Where there are such files and no ``log.json``, it was lost, or the folder is somebody else's: then nothing
+is read, and nothing moved.
 """
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,9 +43,12 @@ SCHEMA: Mapping[str, Any] = {
 }
 CONTENTS = "log.json"
 REMOVED = "removed"
+UNCOUNTED = "uncounted"
 _DAY = "date={:%Y-%m-%d}"
 _OWN = re.compile(rf"part-[0-9a-f]{{32}}\.parquet|{re.escape(durable.TEMPORARY_PREFIX)}.*")
 """The names of files that this log writes beside ``log.json``."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,17 @@ class EventLog:
             raise UserError(f"{folder}: the log of events cannot be there ({error.strerror})") from error
         self.folder = folder
 
+    @classmethod
+    def existing(cls, folder: Path) -> "EventLog":
+        """Open one that there is.
+
+        Raises:
+            UserError: there is none.
+        """
+        if not (folder / CONTENTS).exists() and not (folder.is_dir() and any(cls(folder)._files())):
+            raise UserError(f"{folder}: there is no log of events ({CONTENTS}); give the nights' own with --log")
+        return cls(folder)
+
     @property
     def position(self) -> str | None:
         """How far the stream was read; None before the first drain."""
@@ -143,13 +160,17 @@ class EventLog:
             position: of the stream, up to which these events were read; None leaves it as it is.
         """
         with self._writing() as contents:
-            new = events.unique("event_id", keep="first", maintain_order=True)
-            new = new.join(self._ids_among(contents, new), on="event_id", how="anti", maintain_order="left")
+            new = self._new_among(contents, events)
             written = self._write(new)
             fault.point("log:written")
             self._commit(replace(contents, position=position or contents.position, files={**contents.files, **written}))
             fault.point("log:committed")
         return Appended(len(new), len(events) - len(new))
+
+    def new_among(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Those events that would be added, of those with the same id the first one."""
+        with self._writing() as contents:
+            return self._new_among(contents, events)
 
     def read(self, since: datetime | None = None) -> pl.DataFrame:
         """Events from a moment on, or all, by timestamp and then id.
@@ -188,8 +209,8 @@ class EventLog:
             removed, taken_before = self._without(contents.removed, forgotten, self._write_removed)
             count = sum(map(len, [*taken, *taken_before]))
             if count:
-                self._commit(replace(contents, files=files, removed=removed))
-                self._remove_uncounted({**files, **removed})
+                self._succeed(contents, replace(contents, files=files, removed=removed))
+            self._forget_uncounted(forgotten)
         return count
 
     def remove(self, selection: Selection, *, dry_run: bool = False) -> pl.DataFrame:
@@ -214,8 +235,8 @@ class EventLog:
             record = {"at": datetime.now(UTC).isoformat(), "events": len(found), **selection.as_dict()}
             removed = {**contents.removed, **self._write_removed(found)}
             fault.point("log:written")
-            self._commit(replace(contents, files=files, removed=removed, removals=(*contents.removals, record)))
-            self._remove_uncounted({**files, **removed})
+            removals = (*contents.removals, record)
+            self._succeed(contents, replace(contents, files=files, removed=removed, removals=removals))
         return found
 
     def removed(self, since: datetime | None = None) -> pl.DataFrame:
@@ -252,7 +273,9 @@ class EventLog:
             with path.open("rb") as file:
                 return pl.read_parquet(file)
         except FileNotFoundError:
-            raise _MissingError(f"{path}: this file of the log is missing: restore it from a backup") from None
+            raise _MissingError(
+                f"{path}: this file of the log is missing: restore it or the whole folder from a backup"
+            ) from None
         except pl.exceptions.PolarsError as error:
             raise UserError(f"{path}: is damaged ({str(error).splitlines()[0]}): restore it from a backup") from error
 
@@ -301,7 +324,7 @@ class EventLog:
             contents = self._contents()
             if not (self.folder / CONTENTS).exists():
                 self._commit(contents)
-            self._remove_uncounted({**contents.files, **contents.removed})
+            self._set_uncounted_aside(contents)
             yield contents
 
     def _contents(self) -> _Contents:
@@ -313,8 +336,9 @@ class EventLog:
             beside = next(self._files(), None)
             if beside is not None:
                 raise UserError(
-                    f"{path}: is missing, and without it nobody knows whether {beside} counts: restore it from a "
-                    "backup, or give a folder of the log's own"
+                    f"{path}: is missing, and without it nobody knows whether {beside} counts: restore the whole "
+                    f"folder from a backup, over what is there (files that its {CONTENTS} does not name are kept in "
+                    f"{UNCOUNTED}/, and mts4mm events import adds them), or give a folder of the log's own"
                 ) from None
             return _Contents()
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -323,6 +347,10 @@ class EventLog:
     def _commit(self, contents: _Contents) -> None:
         with durable.replacing(self.folder / CONTENTS) as file:
             file.write(json.dumps(vars(contents), indent=1, sort_keys=True).encode())
+
+    def _new_among(self, contents: _Contents, events: pl.DataFrame) -> pl.DataFrame:
+        new = events.unique("event_id", keep="first", maintain_order=True)
+        return new.join(self._ids_among(contents, new), on="event_id", how="anti", maintain_order="left")
 
     def _ids_among(self, contents: _Contents, new: pl.DataFrame) -> pl.DataFrame:
         """Those ids of new events that the log has."""
@@ -367,10 +395,56 @@ class EventLog:
             if _OWN.fullmatch(path.name):
                 yield path
 
-    def _remove_uncounted(self, counted: Mapping[str, int]) -> None:
+    def _succeed(self, before: _Contents, after: _Contents) -> None:
+        """Commit contents, and delete the files that they name no more."""
+        self._commit(after)
+        fault.point("log:committed")
+        for name in {**before.files, **before.removed}.keys() - {**after.files, **after.removed}.keys():
+            (self.folder / name).unlink()
+        self._remove_empty_days()
+
+    def _set_uncounted_aside(self, contents: _Contents) -> None:
+        """Move files that do not count out of the way; those that were never whole are deleted."""
+        aside = 0
         for path in list(self._files()):
-            if str(path.relative_to(self.folder)) not in counted:
+            name = path.relative_to(self.folder)
+            if str(name) in {**contents.files, **contents.removed}:
+                continue
+            if path.name.startswith(durable.TEMPORARY_PREFIX):
                 path.unlink()
+                continue
+            kept = self.folder / UNCOUNTED / name
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(kept)
+            aside += 1
+        if aside:
+            _log.warning(
+                "%s: %d files that %s does not name do not count and are kept in %s/: a killed writer left them, and "
+                "their events come again; or %s is older than they are, and mts4mm events import adds them",
+                self.folder,
+                aside,
+                CONTENTS,
+                UNCOUNTED,
+                CONTENTS,
+            )
+        self._remove_empty_days()
+
+    def _forget_uncounted(self, forgotten: Callable[[pl.DataFrame], pl.Series]) -> None:
+        """Take forgotten events out of files that do not count."""
+        for path in list(self.folder.glob(f"{UNCOUNTED}/*/*.parquet")):
+            try:
+                events = self._file(str(path.relative_to(self.folder)))
+            except UserError as error:
+                _log.warning("what forgotten users did may be in it, so delete it if need be: %s", error)
+                continue
+            found = forgotten(events)
+            if found.all():
+                path.unlink()
+            elif found.any():
+                with durable.replacing(path) as file:
+                    events.filter(~found).write_parquet(file)
+
+    def _remove_empty_days(self) -> None:
         for folder in self.folder.glob("date=*"):
             if not any(folder.iterdir()):
                 folder.rmdir()

@@ -21,6 +21,8 @@ LEAST_VALIDATION = 50
 """So many interactions, of users who are trained on, or all there would be, must choose the best epoch."""
 
 _DAY = 86_400.0
+_BLANK = r"^\s*$"
+"""Ids that a table of interactions takes for none, see :func:`trainer.dataset.interactions.as_ids`."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def interactions(base: pl.DataFrame, events: pl.DataFrame, known: Known, setting
 def _weighed(events: pl.DataFrame, known: Known, counts: dict[str, int]) -> pl.DataFrame:
     """Events as ``user, item, timestamp``, the weight ``of_type`` and with the event's own, ``w``.
 
-    Those of users since forgotten, and of unknown types, are left out.
+    Those of users since forgotten, of unknown types and of blank ids, which were let in once, are left out.
     """
     weights = pl.DataFrame(
         {"type": list(known.weights), "of_type": list(known.weights.values())},
@@ -97,7 +99,9 @@ def _weighed(events: pl.DataFrame, known: Known, counts: dict[str, int]) -> pl.D
     )
     typed = events.join(weights, on="type", how="inner", maintain_order="left")
     counts["unknown_type"] = len(events) - len(typed)
-    rows = typed.select(
+    named = typed.filter(~pl.any_horizontal(pl.col("user_id", "item_id").str.contains(_BLANK)))
+    counts["blank_id"] = len(typed) - len(named)
+    rows = named.select(
         user="user_id",
         item="item_id",
         timestamp=pl.col("timestamp").dt.timestamp("us") / 1e6,

@@ -1,6 +1,6 @@
 """The night, step by step: events in, a better model out, or none.
 
-    drain       events from Redis into the log; forgotten users out of it
+    drain       events from Redis into the log; forgotten users out of it, and of earlier reports
     snapshot    base, events and catalogue into one dataset directory, with its fingerprint
     validate    what is wrong with it ends the night
     encode      features of what is new, where the dataset's come from encoders
@@ -52,7 +52,7 @@ from trainer.nightly.handover import Handover
 from trainer.nightly.journal import COST, Journal, Result, tidy, unfinished
 from trainer.nightly.outcome import EndedError, Outcome, OutOfTimeError
 from trainer.nightly.places import Places
-from trainer.nightly.report import write_report
+from trainer.nightly.report import forget_in_reports, write_report
 from trainer.nightly.service_watch import Service
 from trainer.nightly.settings import NightlySettings
 from trainer.nightly.snapshot import Sources, read_dropped, write_snapshot
@@ -251,6 +251,7 @@ class Night:
         with self._open_state() as state:
             drained = drain(state, log)
             forgotten = dict(patiently(lambda: list(state.forgotten())))
+        forget_in_reports(self._places.own, forgotten)
         return {**asdict(drained), "forgotten": log.forget(forgotten)}
 
     def _snapshot(self) -> Result:

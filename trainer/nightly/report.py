@@ -38,7 +38,6 @@ def write_report(own: Path, journal: Journal, outcome: str, reason: str) -> Path
     """Write all of it, durably; returns the path of the JSON report. A dry run leaves status and metrics alone."""
     reports = own / "reports"
     reports.mkdir(parents=True, exist_ok=True)
-    _forget(own, journal.steps.get("snapshot", {}).get("gone", {}).get("forgotten", []))
     document = _document(journal, outcome, reason)
     path = reports / f"{journal.name}.json"
     _write(path, document, past_nights(own))
@@ -117,7 +116,7 @@ def past_nights(own: Path) -> list[Document]:
     return nights
 
 
-def _forget(own: Path, users: Collection[str]) -> None:
+def forget_in_reports(own: Path, users: Collection[str]) -> None:
     """Take the samples of forgotten users out of earlier reports."""
     for path in (own / "reports").glob("*.json"):
         try:
@@ -147,7 +146,7 @@ def _document(journal: Journal, outcome: str, reason: str) -> Document:
         "ended": datetime.now(UTC).isoformat(),
         "outcome": outcome,
         "reason": reason,
-        "reasons": gate["reasons"] if gate is not None and outcome == "refused" else [reason],
+        "reasons": [reason] if gate is None or gate["verdict"] == "promoted" else gate["reasons"],
         "dry_run": journal.identity["dry_run"],
         "champion": journal.identity["champion"],
         "version": steps.get("publish", {}).get("version"),

@@ -7,7 +7,7 @@ and ``evaluate`` too. It is written beside its final place and then renamed.
 import json
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -64,7 +64,7 @@ class Snapshot:
         interactions: pairs of user and item.
         fresh: those of them from the log that the champion was not trained on.
         holdout: those that the gate judges by; ``validation`` likewise.
-        left_out: events that count for nothing, by reason.
+        left_out: events that count for nothing, by reason; and items that were put with a blank id.
         drift: how far the fresh ones are from what the champion was trained on, if there is one.
     """
 
@@ -83,6 +83,9 @@ class Snapshot:
 
 def write_snapshot(folder: Path, sources: Sources, settings: NightlySettings, *, warm: bool = False) -> Snapshot:
     """Write the directory, whole or not at all; for a training that begins ``warm``, or from scratch."""
+    named = [each for each in sources.additions if each.item_id.strip()]
+    blank = len(sources.additions) - len(named)
+    sources = replace(sources, additions=named)
     item_ids = _item_ids(sources)
     found = _interactions(sources, item_ids, settings)
     pairs = found.pairs
@@ -107,7 +110,8 @@ def write_snapshot(folder: Path, sources: Sources, settings: NightlySettings, *,
     finally:
         shutil.rmtree(building, ignore_errors=True)
     durable.sync_directory(folder.parent)
-    return _described(pairs, fresh, item_ids, modalities, found, sources)
+    left_out = {**found.counts, "blank_item": blank}
+    return _described(pairs, fresh, item_ids, modalities, left_out, sources)
 
 
 def _interactions(sources: Sources, item_ids: list[str] | None, settings: NightlySettings) -> Interactions:
@@ -315,7 +319,7 @@ def _described(
     fresh: pl.Series,
     item_ids: list[str],
     modalities: Mapping[str, Modality],
-    found: Interactions,
+    left_out: Mapping[str, int],
     sources: Sources,
 ) -> Snapshot:
     champion = sources.champion
@@ -332,6 +336,6 @@ def _described(
         new_users=len(users) - old_users,
         new_items=len(item_ids) - old_items,
         coverage={name: float(each.present.mean()) for name, each in modalities.items()},
-        left_out={name: count for name, count in found.counts.items() if count},
+        left_out={name: count for name, count in left_out.items() if count},
         drift=None if champion is None else drift(pairs.filter(fresh), champion),
     )

@@ -16,6 +16,7 @@ from trainer.cli.app import app as commands
 from trainer.nightly.job import Ended
 from trainer.nightly.journal import Journal
 from trainer.nightly.outcome import Outcome
+from trainer.nightly.places import Places
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "kubernetes"
 KUBERNETES = "1.37"
@@ -159,6 +160,19 @@ def test_a_night_that_ends_without_a_new_model_is_not_tried_again(
     [container] = pods(documents())["retrain"]["containers"]
     assert CliRunner().invoke(commands, container["args"]).exit_code == 0
     assert CliRunner().invoke(commands, container["args"][:-1]).exit_code == (outcome or Outcome.BUSY)
+
+
+def test_events_are_removed_from_the_log_that_the_nights_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the command as docs/events.md has it, in a pod like the job's."""
+    nights: list[Places] = []
+    monkeypatch.setattr(nightly, "run_night", lambda places, *_, **__: nights.append(places))
+    [container] = pods(documents())["retrain"]["containers"]
+    for entry in container["env"]:
+        monkeypatch.setenv(entry["name"], entry["value"])
+    assert CliRunner().invoke(commands, container["args"]).exit_code == 0
+    assert (nights[0].store, nights[0].log) == (Path("/models"), Path("/data/log"))
+    removal = CliRunner().invoke(commands, ["events", "remove", "--user", "bot-7", "--models", "/models"])
+    assert f"{nights[0].log}: there is no log of events" in str(removal.exception)
 
 
 def test_selectors_find_the_pods() -> None:

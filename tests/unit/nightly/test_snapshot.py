@@ -82,6 +82,18 @@ def view(user: str, item: str, *, days: int) -> Event:
     return Event(event_id=f"{user} {item}", user_id=user, item_id=item, type="view", timestamp=moment)
 
 
+def test_blank_ids_that_were_let_in_once_end_no_night(tonight: Tonight, base: Path, tmp_path: Path) -> None:
+    first, *others = (view("u0", item, days=9) for item in ("i4", "i5", "i1", "i2"))
+    blank = ({"user_id": " "}, {"user_id": "\u00a0\n"}, {"item_id": "\n"})
+    logged = as_frame([first, *(each.model_copy(update=ids) for each, ids in zip(others, blank, strict=True))])
+    put = [Addition(each, {}, {}, {}) for each in ("new", " ")]
+    sources = Sources(load_dataset(base), logged, put, [], {}, {"view": 1.0}, None, logged.clear())
+    snapshot = write_snapshot(tmp_path / "tonight", sources, NightlySettings())
+    assert validate_directory(tmp_path / "tonight", split=SplitSpec("given")).ok
+    assert snapshot.left_out == {"blank_id": 3, "blank_item": 1}
+    assert (snapshot.items, snapshot.interactions) == (7, 12 * 4 + 1)
+
+
 def test_pairs_that_are_left_out_on_purpose_are_noted(tonight: Tonight, tmp_path: Path) -> None:
     """All of the base is long ago, and half of it was seen again; of two pairs that were removed one came back."""
     base = [(f"u{user}", f"i{(user + step) % 6}") for user in range(12) for step in range(4)]

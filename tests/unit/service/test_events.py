@@ -64,6 +64,7 @@ def test_bad_rows_are_named_and_good_rows_kept(client: TestClient) -> None:
         "view",
         event(user_id="cleo", item_id="hat"),
         event(weight=-1, value="much"),
+        event(user_id="\u00a0\n"),
     ]
 
     answered = client.post("/events", json={"events": rows}).json()
@@ -78,12 +79,14 @@ def test_bad_rows_are_named_and_good_rows_kept(client: TestClient) -> None:
         (6, "#/events/6/a~1b~0c"),
         (7, "#/events/7"),
         (9, "#/events/9/weight"),
+        (10, "#/events/10/user_id"),
     ]
     details = {row["index"]: row["detail"] for row in answered["rejected"]}
     assert "day in the future" in details[1]
     assert "before 1995" in details[2]
     assert "view, click, cart, purchase, like, dislike, hide" in details[4]
     assert "value: " in details[9]
+    assert "must not be blank" in details[10]
     assert recent(client, "cleo") == ["hat", "mug"]
 
 

@@ -377,6 +377,13 @@ def test_what_cannot_be_an_item_is_refused_by_field(
     assert http.get("/items/mug").status_code == 404
 
 
+@pytest.mark.parametrize("item_id", ["", "%20", "%0A", "%C2%A0"])
+def test_an_item_has_an_id_that_can_be_seen(http: TestClient, item_id: str) -> None:
+    answer = http.put(f"/items/{item_id}", json={"features": {"text": [1, 0, 0]}})
+    assert answer.status_code == 422
+    assert "must not be blank" in answer.text
+
+
 @pytest.mark.parametrize(
     "metadata",
     [
