@@ -1,10 +1,12 @@
 """The requests and responses of the HTTP API, as OpenAPI shows them."""
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, LiteralString, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -289,6 +291,25 @@ class PartOfScore(BaseModel):
     because: str | None = Field(description="The user's own item that this is owed to most.")
 
 
+def _finite(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what JSON has no number for, and a client's encoder would make null of."""
+    try:
+        finite = _is_finite(metadata)
+    except RecursionError:
+        finite = False
+    if not finite:
+        raise PydanticCustomError("finite", "holds a number that is not finite, or is nested too deeply")
+    return metadata
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    return not isinstance(value, list | tuple | set | frozenset) or all(map(_is_finite, value))
+
+
 class PutItemRequest(_Body):
     """All that is known of an item; what an earlier request said of it is forgotten."""
 
@@ -307,7 +328,7 @@ class PutItemRequest(_Body):
         }
     )
 
-    metadata: dict[str, Any] = Field(
+    metadata: Annotated[dict[str, Any], AfterValidator(_finite)] = Field(
         default_factory=dict,
         max_length=MAX_ATTRIBUTES,
         description="As in a row of the items table; shown, filtered by, and, where the model has an encoder of words, "
