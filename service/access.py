@@ -6,6 +6,7 @@ needs; so several workers together let a key call as many times more often.
 
 import hmac
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC
@@ -122,7 +123,7 @@ class Access:
             state["counted"] = True
             return
         # the moving window says when its oldest call falls out of it
-        seconds = max(1, round(self._limiter.get_window_stats(self._rate, caller).reset_time - time.time()))
+        seconds = max(1, math.ceil(self._limiter.get_window_stats(self._rate, caller).reset_time - time.time()))
         raise HTTPException(429, f"More than {self._rate} with this key.", {"Retry-After": str(seconds)})
 
     def _allowed(self, presented: str | None, scope: Scope) -> ApiKey:

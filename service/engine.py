@@ -296,7 +296,8 @@ class Engine:
         known = query.user_id is None or user is not None
         if not query.history and not query.since.taken:
             return _Taste(user, known, trained, _NO_ITEMS, None), []
-        strengths = dict(query.since.taken) | dict.fromkeys(query.history, 1.0)
+        taken = query.since.taken
+        strengths = {**taken, **{item_id: max(1.0, taken.get(item_id, 0.0)) for item_id in query.history}}
         rows = {item_id: self.items.dense(item_id) for item_id in strengths}
         strength_of = {row: strengths[item_id] for item_id, row in rows.items() if row is not None}
         new = np.setdiff1d(np.fromiter(strength_of, dtype=np.int64, count=len(strength_of)), trained)

@@ -1,10 +1,12 @@
 """The requests and responses of the HTTP API, as OpenAPI shows them."""
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, LiteralString, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -13,8 +15,11 @@ from pydantic import (
     PlainValidator,
     PrivateAttr,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from service.filters import Between, Condition, OneOf
 from service.queries import ItemReason, Query, Reason, Strategy
@@ -33,11 +38,25 @@ MAX_METADATA = 32 * 1024
 MAX_FEATURES = 65_536
 
 ItemId = Annotated[str, Field(min_length=1)]
-FilterValue = str | bool | int | FiniteFloat
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _one_of(kinds: LiteralString) -> WrapValidator:
+    """Say once what a value may be, and not of each kind that it is not of that kind."""
+
+    def judged(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise PydanticCustomError("kind", f"Input should be {kinds}") from None
+
+    return WrapValidator(judged)
+
+
+FilterValue = Annotated[str | bool | int | FiniteFloat, _one_of("a string, a boolean or a finite number")]
 
 
 class InFilter(_Body):
@@ -59,6 +78,20 @@ class RangeFilter(_Body):
         return self
 
 
+def _by_kind(wanted: object, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Judge an object as the one kind of condition that it looks like."""
+    if not isinstance(wanted, dict):
+        return handler(wanted)
+    return (InFilter if "in" in wanted else RangeFilter).model_validate(wanted)
+
+
+Wanted = Annotated[
+    FilterValue | InFilter | RangeFilter,
+    _one_of("a string, a boolean, a finite number, or an object of `in`, or of `min` and `max`"),
+    WrapValidator(_by_kind),
+]
+
+
 class Selection(_Body):
     """Which items are wanted, and in which order."""
 
@@ -71,7 +104,7 @@ class Selection(_Body):
     exclude_items: list[ItemId] = Field(
         default_factory=list, max_length=MAX_ITEMS, description="Further items to leave out."
     )
-    filter: dict[str, FilterValue | InFilter | RangeFilter] = Field(
+    filter: dict[str, Wanted] = Field(
         default_factory=dict,
         max_length=MAX_CONDITIONS,
         description="By attribute of the items table: a value that it equals, `in` a list of values, or a number "
@@ -258,6 +291,25 @@ class PartOfScore(BaseModel):
     because: str | None = Field(description="The user's own item that this is owed to most.")
 
 
+def _finite(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what JSON has no number for, and a client's encoder would make null of."""
+    try:
+        finite = _is_finite(metadata)
+    except RecursionError:
+        finite = False
+    if not finite:
+        raise PydanticCustomError("finite", "holds a number that is not finite, or is nested too deeply")
+    return metadata
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    return not isinstance(value, list | tuple | set | frozenset) or all(map(_is_finite, value))
+
+
 class PutItemRequest(_Body):
     """All that is known of an item; what an earlier request said of it is forgotten."""
 
@@ -276,7 +328,7 @@ class PutItemRequest(_Body):
         }
     )
 
-    metadata: dict[str, Any] = Field(
+    metadata: Annotated[dict[str, Any], AfterValidator(_finite)] = Field(
         default_factory=dict,
         max_length=MAX_ATTRIBUTES,
         description="As in a row of the items table; shown, filtered by, and, where the model has an encoder of words, "
@@ -621,7 +673,7 @@ class Problem(BaseModel):
     errors: list[FieldProblem] | None = None
 
 
-def _condition(wanted: FilterValue | InFilter | RangeFilter) -> Condition:
+def _condition(wanted: Wanted) -> Condition:
     if isinstance(wanted, InFilter):
         return OneOf(wanted.in_)
     if isinstance(wanted, RangeFilter):

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from unittest.mock import Mock
@@ -135,6 +136,20 @@ def test_every_key_has_a_limit_of_its_own() -> None:
     assert refused.status_code == 429
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
     access.admit(request(x_api_key=two), Scope.READ)
+
+
+@pytest.mark.parametrize("passed", [0.3, 0.7, 8.6])
+def test_who_waits_as_long_as_told_is_admitted(monkeypatch: pytest.MonkeyPatch, passed: float) -> None:
+    now = 1_000_000.0
+    monkeypatch.setattr(time, "time", lambda: now)
+    access = Access(None, "1/10 second")
+    access.admit(request(), Scope.READ)
+    now += passed
+    waiting = int(refusal(access, request()).headers["Retry-After"])
+    now += waiting - 1
+    assert refusal(access, request()).status_code == 429, "told to wait longer than needed"
+    now += 1
+    access.admit(request(), Scope.READ)
 
 
 def test_a_request_that_is_taken_over_counts_once() -> None:

@@ -251,10 +251,39 @@ def test_a_filter_on_an_unknown_attribute_names_those_there_are(client: TestClie
     ]
 
 
-@pytest.mark.parametrize("wanted", [{}, {"in": []}, {"in": ["a"], "min": 1}, {"min": "1"}, {"max": None}, None, ["a"]])
-def test_a_condition_that_makes_no_sense_is_refused(client: TestClient, wanted: Any) -> None:
-    document = problem(recommend(client, {"user_id": "ann", "filter": {"title": wanted}}), 422)
-    assert all(error["pointer"].startswith("#/filter/title") for error in document["errors"])
+@pytest.mark.parametrize(
+    ("wanted", "pointers", "says"),
+    [
+        ({}, [""], "give min, max or both"),
+        ({"max": None}, [""], "give min, max or both"),
+        ({"min": "1"}, ["/min"], "a valid number"),
+        ({"min": float("nan")}, ["/min"], "a finite number"),
+        ({"str": 1, "max": 1}, ["/str"], "Extra inputs"),
+        ({"in": []}, ["/in"], "at least 1 item"),
+        ({"in": "a"}, ["/in"], "a valid list"),
+        ({"in": ["a"], "min": 1}, ["/min"], "Extra inputs"),
+        ({"in": ["a", None, 1.5, ["a"], {}]}, ["/in/1", "/in/3", "/in/4"], "a string, a boolean or a finite number"),
+        (None, [""], "an object of `in`"),
+        (["a"], [""], "an object of `in`"),
+        (float("inf"), [""], "a finite number"),
+    ],
+)
+def test_a_condition_that_makes_no_sense_is_pointed_at_once(
+    client: TestClient, wanted: Any, pointers: list[str], says: str
+) -> None:
+    for path, who in (("/recommend", {"user_id": "ann"}), ("/recommend:batch", {"user_ids": ["ann"]})):
+        body = json.dumps({**who, "filter": {"title": wanted}})
+        document = problem(client.post(path, content=body, headers=JSON), 422)
+        assert [error["pointer"] for error in document["errors"]] == [f"#/filter/title{end}" for end in pointers]
+        assert all(says in error["detail"] for error in document["errors"])
+
+
+def test_conditions_keep_the_kind_of_their_values() -> None:
+    conditions = {"a": 1, "b": 1.0, "c": True, "d": "1", "e": {"in": [1, 1.0, True, "1"]}, "f": {"max": 2}}
+    read = schemas.RecommendRequest.model_validate_json(json.dumps({"user_id": "ann", "filter": conditions}))
+    expected = {**conditions, "f": {"min": None, "max": 2.0}}
+    assert repr(read.model_dump(by_alias=True)["filter"]) == repr(expected)
+    assert schemas.RecommendRequest(user_id="ann", filter=read.filter) == read
 
 
 def test_all_wrong_fields_are_pointed_at(client: TestClient) -> None:

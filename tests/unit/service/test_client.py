@@ -1,12 +1,15 @@
 """The typed client, against the service in this process."""
 
+import math
+from typing import Any
+
 import httpx2
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from service.client import Client, ServiceError
-from service.schemas import BatchRequest, InFilter, RangeFilter, RecommendRequest
+from service.schemas import BatchRequest, InFilter, PutItemRequest, RangeFilter, RecommendRequest
 
 
 @pytest.fixture
@@ -43,6 +46,20 @@ def test_errors_carry_the_problem(shop: Client) -> None:
 def test_a_wrong_request_is_not_sent() -> None:
     with pytest.raises(ValidationError, match="give user_id, history or both"):
         RecommendRequest()
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_lacks_is_refused_and_not_sent_as_null(number: float) -> None:
+    for value in (number, [1, (number,)], {"sizes": [{"wide": number}]}):
+        with pytest.raises(ValidationError, match=r"metadata\n  holds a number that is not finite"):
+            PutItemRequest(metadata={"price": value})
+
+
+def test_metadata_that_hold_themselves_are_refused() -> None:
+    metadata: dict[str, Any] = {}
+    metadata["again"] = metadata
+    with pytest.raises(ValidationError, match="nested too deeply"):
+        PutItemRequest(metadata=metadata)
 
 
 def test_a_service_without_a_model_says_unavailable(empty_client: TestClient) -> None:

@@ -141,6 +141,14 @@ def test_an_item_counts_as_much_as_its_strength(engine: Engine) -> None:
                     assert sum(part.score for part in item.explanation) == pytest.approx(item.score, abs=1e-4)
 
 
+def test_of_a_history_and_an_event_on_one_item_the_stronger_counts(engine: Engine) -> None:
+    for user_id in ("ann", "nobody"):
+        for event, counts in ((2.5, 2.5), (0.3, 1.0)):
+            known = SinceTraining(taken={"pen": event, "42": 0.5})
+            told = engine.recommend(Query(user_id, history=["pen", "pen"], since=known))
+            assert told == since(engine, user_id, taken={"pen": counts, "42": 0.5})
+
+
 def test_seen_items_are_left_out_unless_they_are_wanted_and_hidden_ones_in_any_case(engine: Engine) -> None:
     known = SinceTraining(seen=["hat"], hidden=["sock", "gone"])
 

@@ -384,6 +384,14 @@ def test_an_item_has_an_id_that_can_be_seen(http: TestClient, item_id: str) -> N
     assert "must not be blank" in answer.text
 
 
+@pytest.mark.parametrize("metadata", ['{"price": NaN}', '{"size": {"wide": [1, -1e999]}}'])
+def test_metadata_with_a_number_that_is_not_finite_say_so_once(http: TestClient, metadata: str) -> None:
+    body = f'{{"metadata": {metadata}, "features": {{"text": [1, 0, 0]}}}}'
+    answer: Response = http.put("/items/mug", content=body, headers={"content-type": "application/json"})
+    detail = "holds a number that is not finite, or is nested too deeply"
+    assert (answer.status_code, answer.json()["errors"]) == (422, [{"pointer": "#/metadata", "detail": detail}])
+
+
 @pytest.mark.parametrize(
     "metadata",
     [
