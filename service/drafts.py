@@ -34,6 +34,8 @@ def draft(item_id: str, wanted: PutItemRequest, content: Content, *, known: bool
         )
     if len(item_id) > MAX_ID_LENGTH:
         raise _wrong("item_id", f"must have at most {MAX_ID_LENGTH} characters", place="path")
+    if "\0" in item_id:
+        raise _wrong("item_id", "must not hold the character NUL, with which no event could name it", place="path")
     try:
         require_visible(item_id)
     except ValueError as error:

@@ -384,6 +384,12 @@ def test_an_item_has_an_id_that_can_be_seen(http: TestClient, item_id: str) -> N
     assert "must not be blank" in answer.text
 
 
+def test_an_item_has_an_id_that_events_can_name(http: TestClient) -> None:
+    answer = http.put("/items/mug%00", json={"features": {"text": [1, 0, 0]}})
+    assert answer.status_code == 422
+    assert "NUL" in answer.text
+
+
 @pytest.mark.parametrize("metadata", ['{"price": NaN}', '{"size": {"wide": [1, -1e999]}}'])
 def test_metadata_with_a_number_that_is_not_finite_say_so_once(http: TestClient, metadata: str) -> None:
     body = f'{{"metadata": {metadata}, "features": {{"text": [1, 0, 0]}}}}'
