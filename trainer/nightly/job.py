@@ -18,6 +18,7 @@ Each step is noted in the journal when it is done, and doing one again is doing 
 
 import json
 import logging
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from shared import artifact, durable
 from shared.artifact import Artifact
@@ -174,7 +176,9 @@ class Night:
         """
         if "publish" in self.journal.steps:
             return True
-        return "encode" in self.journal.steps and isinstance(error, OutOfTimeError | OSError | MemoryError)
+        return "encode" in self.journal.steps and (
+            isinstance(error, OutOfTimeError | OSError | MemoryError) or _is_torch_out_of_memory(error)
+        )
 
     def _steps(self) -> dict[str, Callable[[], Result]]:
         return {
@@ -497,6 +501,13 @@ class Night:
             raise UserError(f"{step}: {used:.0f} MB were used, the budget is {most:.0f}")
         if time.monotonic() - self._began > 60 * self._settings.minutes:
             raise OutOfTimeError(f"{step}: the night took longer than its {self._settings.minutes:g} minutes")
+
+
+def _is_torch_out_of_memory(error: Exception) -> bool:
+    """Torch has an exception of its own for a GPU's memory, and none for the CPU's."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and re.search("(can't allocate|not enough) memory", str(error)) is not None
+    )
 
 
 def alone(places: Places) -> AbstractContextManager[None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from shared import artifact
 from shared.encoders import EncoderFolder
@@ -108,12 +109,22 @@ def test_what_failed_on_its_data_is_begun_anew_with_the_events_that_came_since(o
     assert len(EventLog(tmp_path / "log").read()) == 2
 
 
+def of_torch(work: Callable[[], object]) -> RuntimeError:
+    with pytest.raises(RuntimeError) as raised:
+        work()
+    return raised.value
+
+
 @pytest.mark.parametrize(
     ("done", "error", "again"),
     [
         (["drain", "snapshot"], OSError("no space"), False),
         (["drain", "snapshot", "validate", "encode"], OSError("no space"), True),
         (["drain", "snapshot", "validate", "encode"], OutOfTimeError("too long"), True),
+        (["drain", "snapshot", "validate", "encode"], MemoryError(), True),
+        (["drain", "snapshot", "validate", "encode"], torch.OutOfMemoryError("CUDA out of memory"), True),
+        (["drain", "snapshot", "validate", "encode"], of_torch(lambda: torch.empty(10**15)), True),
+        (["drain", "snapshot", "validate", "encode"], of_torch(lambda: torch.ones(2) @ torch.ones(3)), False),
         (["drain", "snapshot", "validate", "encode"], UserError("the loss is not finite"), False),
         (["drain", "snapshot", "validate", "encode", "publish"], UserError("Redis is away"), True),
     ],
