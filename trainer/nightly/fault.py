@@ -2,7 +2,7 @@
 
 Nothing is cleaned up, flushed or told, as when a machine loses its power. Every step of the job has two points,
 ``<step>:begin`` before its work and ``<step>:end`` between its work and its being noted as done; the event log has
-those named in ``event_log``.
+those named in ``event_log``, and ``encode:noted`` comes with every item that was encoded.
 """
 
 import os
