@@ -1,5 +1,8 @@
 """The new model takes over from the champion that it was judged against, and from no other."""
 
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ from shared import artifact
 from shared.artifact import DatasetInfo, Provenance, Split, StudentModel
 from shared.object_store import ObjectStore
 from shared.state import open_state
+from trainer.nightly import fault
 from trainer.nightly.handover import Handover
 from trainer.nightly.journal import Journal
 from trainer.nightly.outcome import EndedError, Outcome
@@ -42,6 +46,88 @@ def handover(store: Path, champion: str, models_url: str | None = None) -> Hando
     return Handover(
         places, NightlySettings(), lambda: open_state(None, store / ".state"), Service("http://127.0.0.1:9"), journal
     )
+
+
+class Killed(BaseException):
+    """As a SIGKILL: nothing after it is done."""
+
+
+@pytest.fixture
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
+    def kill_at(wanted: str | None) -> None:
+        def point(name: str) -> None:
+            if name == wanted:
+                raise Killed
+
+        monkeypatch.setattr(fault, "point", point)
+
+    return kill_at
+
+
+def again(night: Handover) -> Handover:
+    """The night as the next command takes it up."""
+    if night.places.models_url is not None:
+        ObjectStore(night.places.models_url, night.places.store).pull()
+    return replace(night, journal=Journal.read(night.journal.folder))
+
+
+def test_a_night_whose_redis_is_away_is_live_all_the_same(store: Path) -> None:
+    night = replace(handover(store, published(store, 1)), open_state=lambda: open_state("redis://127.0.0.1:9/0", None))
+    version = published(store, 2, activate=False)
+    night.journal.step("activate", lambda: night.activate(version))
+    assert artifact.current_version(store) == version
+
+
+AROUND_THE_SWITCH = ["activate:noted", "activate:switched", "activate:end", "confirm:begin"]
+"""The last is only come to: the step is noted as done."""
+
+
+@pytest.mark.parametrize("bucket", [False, True])
+@pytest.mark.parametrize("point", AROUND_THE_SWITCH)
+def test_killed_around_the_switch_it_ends_as_if_nothing_had_been(
+    store: Path, kill_at: Callable[[str | None], None], point: str, bucket: bool
+) -> None:
+    url = f"file://{store.parent}/bucket" if bucket else None
+    night, version = killed_at(point, store, kill_at, url)
+
+    night = again(night)
+    night.require_not_rolled_back()
+    night.journal.step("activate", lambda: night.activate(version))
+
+    assert artifact.activations(store) == [version, night.journal.identity["champion"]]
+    assert url is None or ObjectStore(url, store.parent / "elsewhere").pull() == version
+
+
+@pytest.mark.parametrize("bucket", [False, True])
+@pytest.mark.parametrize("point", AROUND_THE_SWITCH[1:])
+def test_a_champion_that_somebody_went_back_to_before_the_night_is_gone_on_with_stays(
+    store: Path, kill_at: Callable[[str | None], None], point: str, bucket: bool
+) -> None:
+    url = f"file://{store.parent}/bucket" if bucket else None
+    night, version = killed_at(point, store, kill_at, url)
+    artifact.rollback(store)
+    if url is not None:
+        ObjectStore(url, store).push()
+
+    night = again(night)
+    for work in (night.require_not_rolled_back, lambda: night.activate(version)):
+        with pytest.raises(EndedError, match="is live again, and stays") as ended:
+            work()
+        assert ended.value.outcome == Outcome.ROLLED_BACK
+    assert artifact.activations(store) == [night.journal.identity["champion"]]
+
+
+def killed_at(point: str, store: Path, kill_at: Callable[[str | None], None], url: str | None) -> tuple[Handover, str]:
+    champion = published(store, 1)
+    if url is not None:
+        ObjectStore(url, store).push()
+    night = handover(store, champion, url)
+    version = published(store, 2, activate=False)
+    kill_at(point)
+    with suppress(Killed):
+        night.journal.step("activate", lambda: night.activate(version))
+    kill_at(None)
+    return night, version
 
 
 def test_a_model_that_somebody_made_live_meanwhile_stays(store: Path) -> None:
