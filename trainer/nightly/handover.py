@@ -1,13 +1,14 @@
 """The end of a night: the new model takes over from the champion, is watched, and gives way again if it is worse."""
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import NoReturn
 
 from shared import artifact
 from shared.errors import UserError
+from shared.forgotten import forgotten_until
 from shared.state import StateUnavailable
 from trainer.nightly import fault
 from trainer.nightly.drain import StateOpener, patiently
@@ -21,6 +22,8 @@ USERS_ASKED = 5
 
 _ROLL_BACK = "roll_back"
 _SWITCHING, _SWITCHED = "switching", "switched"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,6 @@ class Handover:
         if not self.service.confirm(version, self.settings.confirm_seconds):
             answers = self.service.version() or "nothing"
             self._roll_back(version, f"the service still answers with {answers} and not with {version}")
-        self._drop_live_items()
         return {"asked": True}
 
     def watch(self, version: str) -> Result:
@@ -96,6 +98,20 @@ class Handover:
         if worse is not None:
             self._roll_back(version, worse)
         return {"watched": True}
+
+    def let_go_of_live_items(self) -> int:
+        """Drop what was put before the live model and the one before it were made, so that a rollback misses nothing.
+
+        What Redis cannot be told of tonight stays until another night.
+
+        Returns:
+            How many were dropped.
+        """
+        try:
+            return self._let_go_of_live_items()
+        except UserError as error:
+            _log.warning("live items stay in Redis: %s", error)
+            return 0
 
     @property
     def _champion(self) -> str | None:
@@ -148,16 +164,15 @@ class Handover:
         with suppress(StateUnavailable, UserError), self.open_state() as state:
             state.announce()
 
-    def _drop_live_items(self) -> None:
-        """Take live items away that the model before knows too: a rollback then brings none of them back to nothing."""
-        if self._champion is None:
-            return
-        known_before = artifact.load(self.places.store, self._champion).items
+    def _let_go_of_live_items(self) -> int:
+        models = [artifact.load(self.places.store, each) for each in artifact.activations(self.places.store)[:2]]
+        times = [at for at in map(forgotten_until, models) if at is not None]
+        if len(times) < 2:
+            return 0
         with self.open_state() as state:
             changes = patiently(state.live_items.changes)
-            snapshot_at = datetime.fromisoformat(self.journal.started).astimezone(UTC)
-            known = [each for each in changes if known_before.dense(each) is not None and changes[each] < snapshot_at]
-            patiently(lambda: state.live_items.drop(known, snapshot_at))
+            known = [each for each in changes if all(model.items.dense(each) is not None for model in models)]
+            return patiently(lambda: state.live_items.drop(known, min(times)))
 
     def _succeed(self, version: str, before: Result) -> None:
         self.require_not_rolled_back()

@@ -10,7 +10,7 @@
     activate    CURRENT, and a word on the changes channel
     confirm     the service answers with it
     watch       the service for a while; back to the champion if it got worse
-    prune       old versions
+    prune       old versions, and live items that the models in use know
     report      for people at nine in the morning
 
 Each step is noted in the journal when it is done, and doing one again is doing it once.
@@ -259,10 +259,10 @@ class Night:
 
     def _snapshot(self) -> Result:
         own, live = self._places.own, self._champion()
+        until = datetime.now(UTC)
         with self._open_state() as state:
             items = patiently(lambda: list(state.live_items.all(pictures=True)))
             retired = patiently(state.retired).item_ids
-            until = datetime.now(UTC)
             forgotten = dict(patiently(lambda: list(state.forgotten())))
         log = EventLog(self._places.log)
         additions.keep(own / "additions", self._places.store, items)
@@ -396,13 +396,14 @@ class Night:
         return {"version": version}
 
     def _prune(self) -> Result:
+        let_go = self._handover.let_go_of_live_items()
         removed = artifact.prune(self._places.store, self._settings.keep)
         if self._places.models_url is not None:
             self._prune_object_store(self._places.models_url)
         for path in (self._places.own / "warm").glob("*.pt"):
             if not (self._places.store / path.stem).exists():
                 path.unlink()
-        return {"removed": removed}
+        return {"removed": removed, "let_go": let_go}
 
     def _prune_object_store(self, url: str) -> None:
         """Whoever may not remove there has a night that went well all the same, and a next one."""

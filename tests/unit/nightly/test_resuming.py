@@ -163,10 +163,10 @@ def test_old_versions_go_from_the_object_store_too_and_a_refusal_ends_no_night(
         artifact.activate(models, name)
     ObjectStore(url, models).push()
     night = Night(Places(base, models, tmp_path / "log", None, url), NightlySettings(keep=2), no_state, {"view": 1.0})
-    assert night._steps()["prune"]() == {"removed": names[:2]}
+    assert night._steps()["prune"]() == {"removed": names[:2], "let_go": 0}
     assert sorted(path.name for path in (tmp_path / "bucket").iterdir()) == [*names[2:], "CURRENT"]
     shutil.rmtree(tmp_path / "bucket")
-    assert night._steps()["prune"]() == {"removed": []}
+    assert night._steps()["prune"]() == {"removed": [], "let_go": 0}
     assert "old versions stay in the object store" in caplog.text
 
 
