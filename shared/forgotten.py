@@ -18,8 +18,8 @@ def attachment(until: datetime) -> bytes:
     """The content of the attachment ``ATTACHMENT``.
 
     Args:
-        until: an aware time; nothing that was forgotten up to it is in the training data. Taken before
-            ``UserState.forgotten`` is read.
+        until: an aware time; nothing that was forgotten up to it is in the training data, and every live item that
+            was put up to it is. Taken before ``UserState.forgotten`` and the live items are read.
     """
     return json.dumps({"until": until.isoformat()}).encode()
 

@@ -164,6 +164,19 @@ class ObjectStore:
                         return trail[0]
             return None
 
+    def changed_at(self) -> str | None:
+        """When the live version was last told to the object store; None if never, or if it does not say.
+
+        Raises:
+            UserError: the object store cannot be reached.
+        """
+        path = f"{self._root}/{CURRENT}"
+        with self._reaching():
+            try:
+                return str(self._files.modified(path)) if self._files.exists(path) else None
+            except NotImplementedError:
+                return None
+
     def tidy(self, serving: str | None) -> None:
         """Remove from the folder what a follower needs no more, and what fetches that were killed left.
 

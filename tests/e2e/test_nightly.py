@@ -43,6 +43,8 @@ POINTS = [
     "publish:begin",
     "publish:end",
     "activate:begin",
+    "activate:noted",
+    "activate:switched",
     "activate:end",
     "confirm:end",
     "watch:end",

@@ -100,6 +100,21 @@ def test_a_rollback_travels(url: str, tmp_path: Path) -> None:
     assert artifact.current_version(here) == first
 
 
+def test_the_time_of_the_last_change_is_that_of_the_last_push(url: str, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    store = ObjectStore(url, here)
+    assert store.changed_at() is None
+    publish(here)
+    store.push()
+    first = store.changed_at()
+    ObjectStore(url, there).pull()
+    assert first == store.changed_at() == ObjectStore(url, there).changed_at()
+    time.sleep(1.1)  # S3 counts in seconds
+    publish(there)
+    ObjectStore(url, there).push()
+    assert first != store.changed_at()
+
+
 def test_an_empty_object_store_has_no_model_and_is_no_error(url: str, tmp_path: Path) -> None:
     assert ObjectStore(url, tmp_path / "there").pull() is None
     assert artifact.current_version(tmp_path / "there") is None

@@ -5,7 +5,7 @@ those that the base has by now, is encoded here: the words and attributes of the
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,8 @@ from trainer.encoders.features_manifest import (
     read_manifest,
     write_manifest,
 )
-from trainer.nightly import additions
+from trainer.nightly import additions, fault
+from trainer.nightly.additions import Addition
 from trainer.nightly.snapshot import usable, write_features
 
 
@@ -68,28 +69,26 @@ def encode_new(places: Places, modalities: Sequence[str], item_ids: Sequence[str
         folder = encoder_path(places.tonight, modality)
         shutil.copytree(encoder_path(places.base, modality), folder, dirs_exist_ok=True)
         done.encoders[modality] = manifest.encoder
-        made = _encode(places, modality, done.faults)
+        asked = _encode(places, modality, done.faults)
+        made = _rows_by_item(asked, modality)
         done.encoded[modality] = len(made)
         rows = {place: made[item_id] for place, item_id in enumerate(item_ids) if item_id in made}
         if rows:
             write_features(places.tonight, modality, rows)
         write_manifest(places.tonight, _moved(manifest, places.tonight, item_ids))
+        _note(places, asked, modality)
     return done
 
 
-def _encode(places: Places, modality: str, faults: dict[str, str]) -> dict[str, NDArray[np.float32] | None]:
-    """What the encoder makes of the items that it has not seen, by id; and it is noted, that nobody need ask again.
-
-    An item of which it makes nothing is there, with None, only if its features are those of another encoder. Else
-    nobody said anything of that kind, and an item of the base keeps what the base says.
-    """
+def _encode(places: Places, modality: str, faults: dict[str, str]) -> list[tuple[Addition, Encoded]]:
+    """What the encoder makes of the items that it has not seen."""
     folder = read_folder(encoder_path(places.tonight, modality))
     name = folder.spec.signature
     waiting = [each for each in additions.read(places.additions) if each.lacks(modality, name)]
     if not waiting:
-        return {}
+        return []
     encoder = open_encoder(folder)
-    made: dict[str, NDArray[np.float32] | None] = {}
+    asked = []
     for addition in waiting:
         try:
             picture = partial(kept_picture, places.store, addition.item_id)
@@ -98,10 +97,28 @@ def _encode(places: Places, modality: str, faults: dict[str, str]) -> dict[str, 
             faults[addition.item_id] = str(error)
             values = None
         vector = values if values is not None and usable(values, encoder.width) else None
-        if vector is not None or modality in addition.features:
-            made[addition.item_id] = vector
-        additions.note_encoded(places.additions, addition, modality, Encoded(name, vector))
-    return made
+        asked.append((addition, Encoded(name, vector)))
+    return asked
+
+
+def _rows_by_item(asked: Iterable[tuple[Addition, Encoded]], modality: str) -> dict[str, NDArray[np.float32] | None]:
+    """The features that are other ones now, by item.
+
+    An item of which the encoder makes nothing is there, with None, only if its features are those of another encoder.
+    Else nobody said anything of that kind, and an item of the base keeps what the base says.
+    """
+    return {
+        addition.item_id: made.values
+        for addition, made in asked
+        if made.values is not None or modality in addition.features
+    }
+
+
+def _note(places: Places, asked: Iterable[tuple[Addition, Encoded]], modality: str) -> None:
+    """That nobody need ask again; only once the features have it, for who is noted is not asked for them again."""
+    for addition, made in asked:
+        additions.note_encoded(places.additions, addition, modality, made)
+        fault.point("encode:noted")
 
 
 def _moved(manifest: FeaturesManifest, folder: Path, item_ids: Sequence[str]) -> FeaturesManifest:

@@ -2,7 +2,8 @@
 
 Nothing is cleaned up, flushed or told, as when a machine loses its power. Every step of the job has two points,
 ``<step>:begin`` before its work and ``<step>:end`` between its work and its being noted as done; the event log has
-those named in ``event_log``.
+those named in ``event_log``; ``encode:noted`` comes with every item that was encoded, ``activate:noted`` just before
+the version is live and ``activate:switched`` just after.
 """
 
 import os

@@ -10,7 +10,7 @@
     activate    CURRENT, and a word on the changes channel
     confirm     the service answers with it
     watch       the service for a while; back to the champion if it got worse
-    prune       old versions
+    prune       old versions, and live items that the models in use know
     report      for people at nine in the morning
 
 Each step is noted in the journal when it is done, and doing one again is doing it once.
@@ -18,6 +18,7 @@ Each step is noted in the journal when it is done, and doing one again is doing 
 
 import json
 import logging
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from shared import artifact, durable
 from shared.artifact import Artifact
@@ -174,7 +176,9 @@ class Night:
         """
         if "publish" in self.journal.steps:
             return True
-        return "encode" in self.journal.steps and isinstance(error, OutOfTimeError | OSError | MemoryError)
+        return "encode" in self.journal.steps and (
+            isinstance(error, OutOfTimeError | OSError | MemoryError) or _is_torch_out_of_memory(error)
+        )
 
     def _steps(self) -> dict[str, Callable[[], Result]]:
         return {
@@ -256,10 +260,10 @@ class Night:
 
     def _snapshot(self) -> Result:
         own, live = self._places.own, self._champion()
+        until = datetime.now(UTC)
         with self._open_state() as state:
             items = patiently(lambda: list(state.live_items.all(pictures=True)))
             retired = patiently(state.retired).item_ids
-            until = datetime.now(UTC)
             forgotten = dict(patiently(lambda: list(state.forgotten())))
         log = EventLog(self._places.log)
         additions.keep(own / "additions", self._places.store, items)
@@ -396,13 +400,14 @@ class Night:
         return {"version": version}
 
     def _prune(self) -> Result:
+        let_go = self._handover.let_go_of_live_items()
         removed = artifact.prune(self._places.store, self._settings.keep)
         if self._places.models_url is not None:
             self._prune_object_store(self._places.models_url)
         for path in (self._places.own / "warm").glob("*.pt"):
             if not (self._places.store / path.stem).exists():
                 path.unlink()
-        return {"removed": removed}
+        return {"removed": removed, "let_go": let_go}
 
     def _prune_object_store(self, url: str) -> None:
         """Whoever may not remove there has a night that went well all the same, and a next one."""
@@ -501,6 +506,13 @@ class Night:
             raise UserError(f"{step}: {used:.0f} MB were used, the budget is {most:.0f}")
         if time.monotonic() - self._began > 60 * self._settings.minutes:
             raise OutOfTimeError(f"{step}: the night took longer than its {self._settings.minutes:g} minutes")
+
+
+def _is_torch_out_of_memory(error: Exception) -> bool:
+    """Torch has an exception of its own for a GPU's memory, and none for the CPU's."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and re.search("(can't allocate|not enough) memory", str(error)) is not None
+    )
 
 
 def alone(places: Places) -> AbstractContextManager[None]:

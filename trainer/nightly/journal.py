@@ -35,6 +35,7 @@ class Journal:
         started: when it began first.
         steps: of those that are done the result, seconds and the highest resident memory while they were.
         outcome: how it ended; None while it has not.
+        notes: what a step noted in the middle of its work.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Journal:
     started: str
     steps: dict[str, Result] = field(default_factory=dict)
     outcome: str | None = None
+    notes: dict[str, Result] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, runs: Path, identity: Mapping[str, Any]) -> "Journal":
@@ -84,6 +86,13 @@ class Journal:
             self.steps[name] = {**result, **took}
             self.save()
         return self.steps[name]
+
+    def note(self, name: str, work: Callable[[], Result]) -> Result:
+        """Note, durably, what is not noted yet; returns what is, of now or of then."""
+        if name not in self.notes:
+            self.notes[name] = work()
+            self.save()
+        return self.notes[name]
 
     def end(self, outcome: str) -> None:
         """Note how the night ended."""

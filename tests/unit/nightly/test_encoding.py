@@ -1,6 +1,11 @@
 """What came since the base was made, encoded by the base's own networks; tiny, real ones."""
 
 import io
+import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +133,28 @@ def test_new_items_get_neighbours_where_the_base_has_them(places: Places) -> Non
     ids = tonight(places, LiveItem("new", {"title": "blue lamp"}))
     encode_new(places, ["text"], ids)
     assert set(load_dataset(places.tonight).modalities["text"].neighbours[4].tolist()) == {3, 4}
+
+
+def test_killed_in_the_middle_it_leaves_no_item_without_features(places: Places) -> None:
+    ids = tonight(places, *[LiveItem(f"new{n}", {"title": "blue mug"}) for n in range(3)])
+    program = (
+        "import json, sys; from pathlib import Path; from trainer.nightly.encoding import Places, encode_new\n"
+        "encode_new(Places(*map(Path, sys.argv[2:])), ['text'], json.loads(sys.argv[1]))"
+    )
+    folders = map(str, (places.base, places.tonight, places.store, places.additions))
+    killed = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(ids), *folders],
+        env={**os.environ, "MTS4MM_FAULT": "encode:noted"},
+        check=False,
+        timeout=60,
+    )
+    assert killed.returncode == -signal.SIGKILL
+
+    assert encode_new(places, ["text"], ids).encoded == {"text": 2}, "the first is noted"
+
+    shares = [float(word in ("blue", "mug")) / 2 for word in WORDS]
+    assert load_dataset(places.tonight).modalities["text"].features[4:].tolist() == [shares] * 3
+    assert read_manifest(places.tonight, "text").item_ids == tuple(ids)
 
 
 def test_encoders_that_were_damaged_end_the_night(places: Places) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from shared import artifact
 from shared.encoders import EncoderFolder
@@ -108,12 +109,22 @@ def test_what_failed_on_its_data_is_begun_anew_with_the_events_that_came_since(o
     assert len(EventLog(tmp_path / "log").read()) == 2
 
 
+def of_torch(work: Callable[[], object]) -> RuntimeError:
+    with pytest.raises(RuntimeError) as raised:
+        work()
+    return raised.value
+
+
 @pytest.mark.parametrize(
     ("done", "error", "again"),
     [
         (["drain", "snapshot"], OSError("no space"), False),
         (["drain", "snapshot", "validate", "encode"], OSError("no space"), True),
         (["drain", "snapshot", "validate", "encode"], OutOfTimeError("too long"), True),
+        (["drain", "snapshot", "validate", "encode"], MemoryError(), True),
+        (["drain", "snapshot", "validate", "encode"], torch.OutOfMemoryError("CUDA out of memory"), True),
+        (["drain", "snapshot", "validate", "encode"], of_torch(lambda: torch.empty(10**15)), True),
+        (["drain", "snapshot", "validate", "encode"], of_torch(lambda: torch.ones(2) @ torch.ones(3)), False),
         (["drain", "snapshot", "validate", "encode"], UserError("the loss is not finite"), False),
         (["drain", "snapshot", "validate", "encode", "publish"], UserError("Redis is away"), True),
     ],
@@ -152,10 +163,10 @@ def test_old_versions_go_from_the_object_store_too_and_a_refusal_ends_no_night(
         artifact.activate(models, name)
     ObjectStore(url, models).push()
     night = Night(Places(base, models, tmp_path / "log", None, url), NightlySettings(keep=2), no_state, {"view": 1.0})
-    assert night._steps()["prune"]() == {"removed": names[:2]}
+    assert night._steps()["prune"]() == {"removed": names[:2], "let_go": 0}
     assert sorted(path.name for path in (tmp_path / "bucket").iterdir()) == [*names[2:], "CURRENT"]
     shutil.rmtree(tmp_path / "bucket")
-    assert night._steps()["prune"]() == {"removed": []}
+    assert night._steps()["prune"]() == {"removed": [], "let_go": 0}
     assert "old versions stay in the object store" in caplog.text
 
 
