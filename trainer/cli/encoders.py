@@ -192,7 +192,14 @@ def encode_catalogue(
         UserError: the table lacks a column that ``columns`` names, or that attributes or words are wanted of, or a
             modality alone cannot be encoded.
     """
-    from trainer.encoders.attributes import ATTRIBUTES, WORDS, AttributeSource, fit_attributes, fit_words
+    from trainer.encoders.attributes import (
+        ATTRIBUTES,
+        WORDS,
+        AttributeSource,
+        fit_attributes,
+        fit_words,
+        silent_columns,
+    )
     from trainer.encoders.choice import NoEncoderError, choose_columns, choose_encoder
     from trainer.encoders.encode import Source, encode_modality
     from trainer.encoders.linked import link_dataset
@@ -245,6 +252,7 @@ def encode_catalogue(
                 overwrite=replace,
                 progress=progress,
             )
+        outcome.silent = silent_columns(encoder, items, found)
         outcomes.append(outcome)
     return outcomes, skipped
 
@@ -480,6 +488,8 @@ def _print_outcomes(outcomes: list[Outcome], skipped: dict[str, str], out: Path,
             output.say(f"{each.modality} of item {item}: {fault}")
         if len(each.faults) > FAULTS_SHOWN:
             output.say(f"and {len(each.faults) - FAULTS_SHOWN} more; {each.modality}_feat.json lists them all")
+        for column, reason in each.silent.items():
+            output.say(f"{each.modality}: column {column} {reason}")
     for modality, reason in skipped.items():
         output.say(f"{modality} was left out: {reason}")
     rows = [

@@ -60,6 +60,7 @@ class Outcome:
         reused: items whose vector was there already.
         missing: items without a vector: those of ``faults``, and those that had nothing to encode.
         faults: by item id, what is wrong with its file.
+        silent: by column, why nothing of it is in the vectors, and how to mend it.
     """
 
     modality: str
@@ -70,6 +71,7 @@ class Outcome:
     reused: int = 0
     missing: int = 0
     faults: dict[str, str] = field(default_factory=dict)
+    silent: dict[str, str] = field(default_factory=dict)
 
 
 def encode_modality(
