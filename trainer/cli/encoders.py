@@ -249,6 +249,7 @@ def encode_catalogue(
                 encoder,
                 out,
                 threads=threads,
+                asked=sought[modality],
                 overwrite=replace,
                 progress=progress,
             )
