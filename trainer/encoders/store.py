@@ -1,6 +1,7 @@
 """The encoders of this machine's user: a folder each, ``<store>/<kind>/<name>/``."""
 
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ KINDS = ("image", "text")
 ENVIRONMENT = "MTS4MM_ENCODERS"
 
 _NAME_HINT = "small letters, digits, '-', '_' and '.'"
+_UNLAWFUL = re.compile(r"[^a-z0-9_.-]+")
+_LONGEST_NAME = 63
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,27 @@ def encoder_place(store: Path, kind: str, name: str) -> Path:
     origin = f"encoder {name!r} (a name is of {_NAME_HINT})"
     parse_spec({"kind": kind, "name": name, "revision": "", "width": 1}, origin)
     return store / kind / name
+
+
+def lawful_name(called: str) -> str:
+    """A name that an encoder may have, like that of a folder or file; ``shop`` where nothing of that is left.
+
+    >>> lawful_name("Demo Shop (2)"), lawful_name("ResNet-50_v1.5"), lawful_name("店")
+    ('demo-shop-2', 'resnet-50_v1.5', 'shop')
+    """
+    return _UNLAWFUL.sub("-", called.lower()).strip("-_.")[:_LONGEST_NAME] or "shop"
+
+
+def free_place(store: Path, kind: str, name: str) -> Path:
+    """The folder of an encoder that is to be added.
+
+    Raises:
+        UserError: the name is none, or is taken.
+    """
+    place = encoder_place(store, kind, name)
+    if place.exists():
+        raise UserError(f"{place}: there is an encoder of that name; remove it first, or choose another name")
+    return place
 
 
 def list_encoders(store: Path) -> list[Stored]:
@@ -117,9 +141,7 @@ def add_image_network(store: Path, name: str, network: Path, settings: dict[str,
 
 
 def _add(store: Path, settings: dict[str, Any], name: str, files: dict[str, Path]) -> EncoderFolder:
-    place = encoder_place(store, settings["kind"], name)
-    if place.exists():
-        raise UserError(f"{place}: there is an encoder of that name; remove it first, or choose another name")
+    place = free_place(store, settings["kind"], name)
     described = {"revision": f"sha256:{file_digest(files[MODEL])}", **settings, "name": name, "width": 1}
     spec = parse_spec(described, f"{settings['kind']} encoder {name}")
     width = _probe(spec, files)
