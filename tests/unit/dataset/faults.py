@@ -379,6 +379,18 @@ FAULTS: dict[str, tuple[str, str, str, int, int | None, Break]] = {
             "list of structs": [{"all": [b"x"]}],
         }.items()
     },
+    **{
+        f"items table named {name}": ("error", "misnamed_items_table", name, 1, None, text(name, "item_id\n1\n"))
+        for name in ("Items.csv", "items.tsv", "items.csv.gz", "items.json", "ITEMS.xlsx")
+    },
+    "items table beside the one that is read": (
+        "warning",
+        "misnamed_items_table",
+        "items.ndjson",
+        1,
+        None,
+        lambda shop, rows: (shop.items(), shop.text("items.ndjson", "")),
+    ),
     "item ids as floats": (
         "error",
         "bad_id_type",

@@ -72,6 +72,31 @@ def test_a_pair_in_two_splits_is_leakage(shop, rows: list[Row]) -> None:
         load_dataset(shop.directory)
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("Items.CSV", "name it items.csv"),
+        ("items.tsv", "save it with commas, as items.csv"),
+        ("items.jsonl.gz", "unpack it into items.jsonl"),
+        ("items.json", "write one object a line, as items.jsonl"),
+        ("items.pq", "name it items.parquet"),
+    ],
+)
+def test_what_may_be_meant_as_the_items_table_is_told_how_to_be_named(shop, name: str, advice: str) -> None:
+    (shop.directory / "image_feat.npy").unlink()
+    (shop.directory / "text_neighbors.npz").unlink()
+    shop.text(name, "item_id\n1\n")
+    (finding,) = validate_directory(shop.directory).findings
+    assert (finding.severity, finding.file) == ("warning", name), "without features it is nobody's"
+    assert advice in finding.message
+
+
+def test_interactions_in_a_file_of_such_a_name_are_what_is_read(shop, rows: list[Row]) -> None:
+    (shop.directory / "interactions.csv").unlink()
+    shop.interactions(rows, "Items.csv")
+    assert validate_directory(shop.directory).findings == ()
+
+
 def test_all_faults_of_a_directory_are_reported_together(shop, rows: list[Row]) -> None:
     rows[0]["x_label"], rows[1]["timestamp"], rows[2]["weight"] = 9, -1, -1
     shop.interactions(rows)
