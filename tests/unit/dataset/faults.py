@@ -180,6 +180,14 @@ FAULTS: dict[str, tuple[str, str, str, int, int | None, Break]] = {
         2,
         text("interactions.csv", 'user,item\n1,"1\n1,2\n'),
     ),
+    "quote in a field without quotes": (
+        "error",
+        "malformed_row",
+        "items.csv",
+        1,
+        5,
+        text("items.csv", 'item_id,title\n0,"a ""b"" c"\n1,"x\ny"\n2,a "b"\n3,5" disk\n4,3" disk\n5,\n'),
+    ),
     "truncated Parquet": ("error", "damaged_file", "interactions.parquet", 1, None, truncated_parquet),
     "CSV named Parquet": ("error", "damaged_file", "items.parquet", 1, None, text("items.parquet", "item_id\n1\n")),
     "two user columns": (

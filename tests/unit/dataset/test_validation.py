@@ -129,6 +129,17 @@ def test_the_wrong_byte_and_line_are_named_even_far_into_a_file(empty_shop) -> N
     assert f"byte {len(lines)} (line 4000002)" in finding.message
 
 
+@pytest.mark.parametrize("ending", [".csv", ".inter"])
+def test_a_quote_that_nobody_closes_is_named_with_its_row_and_text(empty_shop, ending: str) -> None:
+    separator = "," if ending == ".csv" else "\t"
+    rows = ["user,item", '"a ""b""",1', '"b\n",2', '"c",3', 'd,5" disk', 'e,3" disk']
+    empty_shop.text(f"interactions{ending}", "\n".join(rows).replace(",", separator))
+    finding = validate_directory(empty_shop.directory).findings[0]
+    assert finding.code == "malformed_row"
+    assert "row 5 has a double quote in a field without quotes, '5\" disk': put the field in" in finding.message
+    assert str(finding).endswith("""[row 5: '5" disk']""")
+
+
 def test_figures_are_those_of_the_data(shop, rows: list[Row]) -> None:
     features = np.ones((8, 3), np.float32)
     features[:2] = 0
