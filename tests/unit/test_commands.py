@@ -104,3 +104,13 @@ def test_a_split_seed_of_what_is_not_drawn_is_a_wrong_option(
     assert isinstance(outcome.exception, UsageError)
     assert "--split-seed 7" in str(outcome.exception)
     assert said in str(outcome.exception)
+
+
+def test_what_is_wrong_with_a_split_is_listed_by_the_command_that_train_names(tmp_path: Path) -> None:
+    (tmp_path / "interactions.csv").write_text("user_id,item_id\nu1,i1\nu1,i2\nu1,i3\n")
+    refused = CliRunner().invoke(app, ["train", str(tmp_path), "--split", "global_time"])
+    command = f"validate {tmp_path} --split global_time"
+    assert f"'mts4mm {command}' lists them" in str(refused.exception)
+    listed = CliRunner().invoke(app, [*command.split(), "--json"])
+    assert listed.exit_code == 1
+    assert "missing_timestamp" in {finding["code"] for finding in json.loads(listed.stdout)["findings"]}

@@ -197,7 +197,8 @@ def _validate_first(directory: Path, split: SplitSpec | None) -> None:
     if report.findings:
         render_report(report, output.stderr)
     if not report.ok:
-        raise UserError(f"{directory}: the dataset has errors, see above; 'mts4mm validate {directory}' lists them")
+        again = f"mts4mm validate {directory}" + ("" if split is None else f" --split {split.kind}")
+        raise UserError(f"{directory}: the dataset has errors, see above; '{again}' lists them")
 
 
 def _print_recipe(recipe: Recipe, as_json: bool) -> None:
