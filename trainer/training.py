@@ -36,6 +36,13 @@ CHECKPOINT_FILE = "checkpoint.pt"
 BEST_FILE = "best.pt"
 METRICS_FILE = "metrics.jsonl"
 
+_TO_BE_VALIDATED = {
+    "given": "use --split random or --split global_time, or label some interactions with x_label 1",
+    "random": "bring more interactions: of at least one user 3",
+    "global_time": "use --split random, or bring users who have interactions in the last fifth and before",
+}
+"""By the kind of split, what to do without users who could be validated on."""
+
 Metrics = dict[str, float]
 
 
@@ -422,7 +429,7 @@ class TrainingRun:
         if len(self._validation.users()) == 0:
             raise UserError(
                 f"dataset {name}: no user has both training and validation interactions, so the best epoch cannot "
-                "be chosen; use --split random or --split global_time, or label some interactions with x_label 1"
+                f"be chosen; {_TO_BE_VALIDATED[dataset.split.kind]}"
             )
 
 

@@ -164,10 +164,19 @@ def search_space(base: Recipe, fixed: Iterable[str] = (), space: SearchSpace = S
     kept = set(fixed)
     off = {key for key in space if getattr(base, key) == 0}
     idle = {key for key, users in _OF_NO_USE_WITHOUT.items() if all(getattr(base, user) == 0 for user in users)}
-    left = {key: values for key, values in space.items() if key not in kept | off | idle}
+    left = {key: _holding(values, getattr(base, key)) for key, values in space.items() if key not in kept | off | idle}
     if not left:
         raise UserError("nothing is left to search: every key is fixed by --set or switched off in the recipe")
     return left
+
+
+def _holding(values: Span | Choice, value: float) -> Span | Choice:
+    """The same, widened where it does not hold a value."""
+    if _holds(values, value):
+        return values
+    if isinstance(values, Choice):
+        return Choice(tuple(sorted((*values.options, value))))
+    return replace(values, low=min(values.low, value), high=max(values.high, value))
 
 
 def tune(
@@ -326,7 +335,7 @@ def _try_point(
     study: optuna.Study, trial: optuna.Trial, search: Search, folder: Path, device: torch.device, listener: Listener
 ) -> None:
     started = time.perf_counter()
-    settings = {key: _suggest(trial, key, values) for key, values in search.space.items()}
+    settings = {key: _suggest(trial, key, values, getattr(search.base, key)) for key, values in search.space.items()}
     trial.set_user_attr("settings", settings)
     shutil.rmtree(folder, ignore_errors=True)  # of a trial that was killed
     recipe = search.recipe(settings).model_copy(update={"epochs": search.epochs, "students": 1})
@@ -352,12 +361,13 @@ def _try_point(
     study.tell(trial, **outcome)
 
 
-def _suggest(trial: optuna.Trial, key: str, values: Span | Choice) -> int | float:
-    """A value fit to be read in a recipe: numbers have three significant digits."""
+def _suggest(trial: optuna.Trial, key: str, values: Span | Choice, base: float) -> int | float:
+    """A value fit to be read in a recipe: numbers have three significant digits, but for the base's own."""
     if isinstance(values, Choice):
         chosen: int | float = trial.suggest_categorical(key, values.options)
         return chosen
-    return float(f"{trial.suggest_float(key, values.low, values.high, log=values.log):.{_SIGNIFICANT_DIGITS}g}")
+    drawn = trial.suggest_float(key, values.low, values.high, log=values.log)
+    return drawn if drawn == base else float(f"{drawn:.{_SIGNIFICANT_DIGITS}g}")
 
 
 def _described_trials(study: optuna.Study, space: SearchSpace) -> list[Trial]:

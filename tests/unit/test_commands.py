@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from shared.errors import UsageError
-from trainer.cli import output
+from shared.errors import UsageError, UserError
+from trainer.cli import output, training
 from trainer.cli.app import app
+from trainer.dataset import Dataset, SplitSpec
 from trainer.seeds import MOST_SEED
 
 
@@ -48,3 +50,67 @@ def test_a_simulation_begins_in_a_new_folder(tmp_path: Path) -> None:
         outcome = CliRunner().invoke(app, ["simulate", "--out", str(out)])
         assert isinstance(outcome.exception, UsageError)
         assert said in str(outcome.exception)
+
+
+@pytest.fixture
+def trained_on(monkeypatch: pytest.MonkeyPatch) -> list[SplitSpec]:
+    """The splits of the data that would be trained on."""
+    splits: list[SplitSpec] = []
+
+    def stop(data: Dataset, *rest: object, **options: object) -> None:
+        splits.append(data.split)
+        raise UserError("seen")
+
+    monkeypatch.setattr(training, "train_and_publish", stop)
+    return splits
+
+
+def little_shop(folder: Path, *, labelled: bool) -> str:
+    header = "user_id,item_id,timestamp" + ",x_label" * labelled
+    rows = [f"u{user},i{item},{1_600_000_000 + item}" + f",{item % 3}" * labelled for user, item in np.ndindex(6, 6)]
+    (folder / "interactions.csv").write_text("\n".join([header, *rows]))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "labelled", "split"),
+    [
+        (["--split-seed", "7"], False, SplitSpec("random", 7)),
+        (["--split", "random", "--split-seed", "7"], True, SplitSpec("random", 7)),
+        (["--split", "random"], True, SplitSpec("random", 0)),
+        ([], True, SplitSpec("given")),
+    ],
+)
+def test_a_split_seed_is_that_of_a_random_split(
+    tmp_path: Path, trained_on: list[SplitSpec], options: list[str], labelled: bool, split: SplitSpec
+) -> None:
+    outcome = CliRunner().invoke(app, ["train", little_shop(tmp_path, labelled=labelled), *options])
+    assert trained_on == [split], outcome.exception
+
+
+@pytest.mark.parametrize(
+    ("options", "labelled", "said"),
+    [
+        ([], True, "brings its own split"),
+        (["--split", "given"], True, "--split given draws nothing"),
+        (["--split", "global_time"], False, "--split global_time draws nothing"),
+    ],
+)
+def test_a_split_seed_of_what_is_not_drawn_is_a_wrong_option(
+    tmp_path: Path, trained_on: list[SplitSpec], options: list[str], labelled: bool, said: str
+) -> None:
+    shop = little_shop(tmp_path, labelled=labelled)
+    outcome = CliRunner().invoke(app, ["train", shop, *options, "--split-seed", "7"])
+    assert isinstance(outcome.exception, UsageError)
+    assert "--split-seed 7" in str(outcome.exception)
+    assert said in str(outcome.exception)
+
+
+def test_what_is_wrong_with_a_split_is_listed_by_the_command_that_train_names(tmp_path: Path) -> None:
+    (tmp_path / "interactions.csv").write_text("user_id,item_id\nu1,i1\nu1,i2\nu1,i3\n")
+    refused = CliRunner().invoke(app, ["train", str(tmp_path), "--split", "global_time"])
+    command = f"validate {tmp_path} --split global_time"
+    assert f"'mts4mm {command}' lists them" in str(refused.exception)
+    listed = CliRunner().invoke(app, [*command.split(), "--json"])
+    assert listed.exit_code == 1
+    assert "missing_timestamp" in {finding["code"] for finding in json.loads(listed.stdout)["findings"]}

@@ -7,18 +7,21 @@ import typer
 
 from shared.errors import ExitCode
 from trainer.cli import output
+from trainer.cli.training import SplitOption
 
 
 def validate(
     directory: Annotated[Path, typer.Argument(help="Dataset directory.", show_default=False)],
     core: Annotated[int, typer.Option(min=1, help="Warn of users and items with fewer interactions.")] = 5,
+    split: SplitOption = None,
     json_: output.JsonOption = False,
 ) -> None:
     """Look a dataset over: what is wrong (exit code 1), what is odd (0), and what is in it."""
-    from trainer.dataset import render_report, validate_directory
+    from trainer.dataset import SplitSpec, render_report, validate_directory
 
+    wanted = None if split is None else SplitSpec(split.value)
     with output.reading(directory) as progress:
-        report = validate_directory(directory, core=core, progress=progress)
+        report = validate_directory(directory, core=core, split=wanted, progress=progress)
     if json_:
         output.print_json(report.as_dict())
     else:

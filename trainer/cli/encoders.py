@@ -192,12 +192,19 @@ def encode_catalogue(
         UserError: the table lacks a column that ``columns`` names, or that attributes or words are wanted of, or a
             modality alone cannot be encoded.
     """
-    from trainer.encoders.attributes import ATTRIBUTES, WORDS, AttributeSource, fit_attributes, fit_words
+    from trainer.encoders.attributes import (
+        ATTRIBUTES,
+        WORDS,
+        AttributeSource,
+        fit_attributes,
+        fit_words,
+        silent_columns,
+    )
     from trainer.encoders.choice import NoEncoderError, choose_columns, choose_encoder
     from trainer.encoders.encode import Source, encode_modality
     from trainer.encoders.linked import link_dataset
     from trainer.encoders.sources import PictureSource, TextSource, read_items
-    from trainer.encoders.store import default_store
+    from trainer.encoders.store import default_store, lawful_name
 
     items = read_items(directory)
     sources: dict[str, Callable[[Items, list[str]], Source]] = {
@@ -228,7 +235,7 @@ def encode_catalogue(
             except NoEncoderError:
                 if not fit:
                     raise
-                encoder = _fit_to(out, directory.resolve().name.lower(), found, where)
+                encoder = _fit_to(out, lawful_name(directory.resolve().name), found, where)
         except UserError as error:
             if name is not None or len(names) == 1:
                 raise
@@ -242,9 +249,11 @@ def encode_catalogue(
                 encoder,
                 out,
                 threads=threads,
+                asked=sought[modality],
                 overwrite=replace,
                 progress=progress,
             )
+        outcome.silent = silent_columns(encoder, items, found)
         outcomes.append(outcome)
     return outcomes, skipped
 
@@ -258,7 +267,9 @@ def _require_all(items: Items, option: str, columns: Sequence[str]) -> None:
 def _fit_to(directory: Path, name: str, columns: list[str], store: Path) -> EncoderFolder:
     """Fit an image encoder to a catalogue, put it into the store, and say so."""
     from trainer.encoders.fit import fit_network, learnable, store_fitted
+    from trainer.encoders.store import free_place
 
+    free_place(store, "image", name)
     pixels, words = read_pictures_and_words(directory, columns)
     pictures = learnable(pixels, words)
     output.say(
@@ -327,9 +338,9 @@ def add_image(
     from shared.encoders.specs import read_preprocessing
     from trainer.encoders.choice import add_packaged
     from trainer.encoders.efficientnet import EFFICIENTNET
-    from trainer.encoders.store import add_image_network, default_store
+    from trainer.encoders.store import add_image_network, default_store, lawful_name
 
-    where, called = store or default_store(), name or file.stem.lower()
+    where, called = store or default_store(), name or lawful_name(file.stem)
     if str(file) == EFFICIENTNET and not file.exists():
         if name is not None or preprocessing is not None:
             raise UsageError(f"{EFFICIENTNET} has its own name and preprocessing: leave out --name and --preprocessing")
@@ -363,11 +374,10 @@ def fit_image(
     For catalogues whose owner has no network; 'mts4mm bench encoders' tells whether it is worth it.
     """
     from trainer.encoders.fit import fit_network, learnable, store_fitted
-    from trainer.encoders.store import default_store, encoder_place
+    from trainer.encoders.store import default_store, free_place, lawful_name
 
-    where, called = store or default_store(), name or directory.resolve().name.lower()
-    if encoder_place(where, "image", called).exists():
-        raise UserError(f"there is an image encoder {called} already; remove it first, or choose another --name")
+    where, called = store or default_store(), name or lawful_name(directory.resolve().name)
+    free_place(where, "image", called)
     pixels, words = read_pictures_and_words(directory, _columns(_COLUMNS_OPTIONS[Kind.IMAGE], image_columns))
     with _shown_progress("fitting the network") as progress:
         fitted = fit_network(learnable(pixels, words), seed, epochs, progress)
@@ -480,6 +490,8 @@ def _print_outcomes(outcomes: list[Outcome], skipped: dict[str, str], out: Path,
             output.say(f"{each.modality} of item {item}: {fault}")
         if len(each.faults) > FAULTS_SHOWN:
             output.say(f"and {len(each.faults) - FAULTS_SHOWN} more; {each.modality}_feat.json lists them all")
+        for column, reason in each.silent.items():
+            output.say(f"{each.modality}: column {column} {reason}")
     for modality, reason in skipped.items():
         output.say(f"{modality} was left out: {reason}")
     rows = [

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shared import durable
-from shared.errors import UserError
+from shared.errors import UsageError, UserError
 from trainer.cli import output
 from trainer.seeds import MOST_SEED
 
@@ -52,7 +52,7 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of initialisation and sampling.")] = 0,
     split: SplitOption = None,
-    split_seed: Annotated[int, typer.Option(min=0, help="Seed of the random split.")] = 0,
+    split_seed: Annotated[int | None, typer.Option(min=0, help="Seed of the random split.", show_default="0")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an interrupted run instead of resuming it.")] = False,
     activate: Annotated[bool, typer.Option(help="Make the new version the live one.")] = True,
@@ -74,7 +74,7 @@ def train(
         return
     from trainer.dataset import load_dataset
 
-    wanted = _split_spec(split, split_seed)
+    wanted = _split_spec(dataset, split, split_seed)
     _validate_first(dataset, wanted)
     with output.reading(dataset) as progress:
         data = load_dataset(dataset, wanted, progress)
@@ -169,10 +169,24 @@ def _run_name(data: Dataset, recipe: Recipe, seed: int) -> str:
     return f"{data.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 
-def _split_spec(kind: SplitKind | None, seed: int) -> SplitSpec | None:
-    from trainer.dataset import SplitSpec
+def _split_spec(directory: Path, kind: SplitKind | None, seed: int | None) -> SplitSpec | None:
+    """What the options say; None where they leave it to the file.
 
-    return None if kind is None else SplitSpec(kind.value, seed)
+    Raises:
+        UsageError: a seed is given of a split that is not drawn.
+    """
+    from trainer.dataset import SplitSpec, brings_split
+
+    if seed is None:
+        return None if kind is None else SplitSpec(kind.value)
+    if kind is None and brings_split(directory):
+        raise UsageError(
+            f"--split-seed {seed}: {directory} brings its own split (x_label), which is taken as it is; give "
+            "--split random as well to draw another, or leave --split-seed out"
+        )
+    if kind not in (None, SplitKind.RANDOM):
+        raise UsageError(f"--split-seed {seed}: --split {kind} draws nothing; leave --split-seed out")
+    return SplitSpec("random", seed)
 
 
 def _validate_first(directory: Path, split: SplitSpec | None) -> None:
@@ -183,7 +197,8 @@ def _validate_first(directory: Path, split: SplitSpec | None) -> None:
     if report.findings:
         render_report(report, output.stderr)
     if not report.ok:
-        raise UserError(f"{directory}: the dataset has errors, see above; 'mts4mm validate {directory}' lists them")
+        again = f"mts4mm validate {directory}" + ("" if split is None else f" --split {split.kind}")
+        raise UserError(f"{directory}: the dataset has errors, see above; '{again}' lists them")
 
 
 def _print_recipe(recipe: Recipe, as_json: bool) -> None:

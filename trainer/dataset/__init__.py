@@ -3,6 +3,7 @@
 from trainer.dataset.dataset import Dataset, load_dataset
 from trainer.dataset.features import Modality
 from trainer.dataset.findings import Example, Finding, Severity
+from trainer.dataset.interactions import brings_split
 from trainer.dataset.report import render_report
 from trainer.dataset.splits import TEST, TRAIN, VALIDATION, SplitSpec
 from trainer.dataset.validation import Report, Summary, validate_directory
@@ -19,6 +20,7 @@ __all__ = [
     "Severity",
     "SplitSpec",
     "Summary",
+    "brings_split",
     "load_dataset",
     "render_report",
     "validate_directory",

@@ -9,6 +9,7 @@ import datetime as dt
 import decimal
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,13 @@ from trainer.dataset.findings import Example, Findings, UnreadableError, named
 from trainer.dataset.interactions import as_ids, row_examples
 
 FILES = ("items.csv", "items.parquet", "items.jsonl")
+
+_NEARLY = re.compile(
+    r"items\.(csv|tsv|txt|xlsx?|json|jsonl|ndjson|parquet|pq)(\.(?:gz|bz2|xz|zst|zip))?", re.IGNORECASE
+)
+"""Names of files that were most likely meant as one of these."""
+
+_FORMATS = {"json": "jsonl", "jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet", "pq": "parquet"}
 
 TEXTS = ("title", "name", "description", "image")
 """Columns of a CSV file whose cells are text, whatever they look like; in upper or lower case."""
@@ -51,6 +59,33 @@ class Catalogue:
 def find_tables(directory: Path) -> list[Path]:
     """The items tables of a directory; there should be one at most."""
     return [directory / name for name in FILES if (directory / name).is_file()]
+
+
+def report_misnamed(directory: Path, read: list[Path], needed: bool, findings: Findings) -> None:
+    """Name the files that look like items tables and are none of those that are read.
+
+    Args:
+        directory: where they lie.
+        read: what is read of it.
+        needed: whether that is an error: there are features, and no table that says whose they are.
+        findings: where they are added.
+    """
+    report = findings.error if needed else findings.warning
+    for path in sorted(directory.iterdir()):
+        match = _NEARLY.fullmatch(path.name)
+        if match and path.is_file() and not any(path.samefile(other) for other in read):
+            message = f"is not read, though it may be meant as the items table: {_how_to_name(match)}, or move it away"
+            report("misnamed_items_table", path.name, message)
+
+
+def _how_to_name(match: re.Match[str]) -> str:
+    ending, packed = match[1].lower(), match[2]
+    name = f"items.{_FORMATS.get(ending, 'csv')}"
+    if packed:
+        return f"unpack it into {name}"
+    if ending == "json":
+        return f"write one object a line, as {name}"
+    return f"name it {name}" if ending in ("csv", *_FORMATS) else f"save it with commas, as {name}"
 
 
 def read_catalogue(found: list[Path], findings: Findings) -> Catalogue | None:

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from trainer.dataset.catalogue import Catalogue, Record, find_tables, read_catalogue
+from trainer.dataset.catalogue import Catalogue, Record, find_tables, read_catalogue, report_misnamed
 from trainer.dataset.columns import ITEM, LABEL, ROW, TIMESTAMP, USER, WEIGHT
 from trainer.dataset.features import Modality, ModalityFiles, fit_modality, read_modalities, usual_rows
 from trainer.dataset.findings import MAX_EXAMPLES, Example, Findings
@@ -88,6 +88,7 @@ def read_contents(
     files = read_modalities(directory, findings, progress)
     progress("interactions")
     path = find_interactions(directory, findings)
+    report_misnamed(directory, [*tables, path] if path else tables, bool(files) and not tables, findings)
     interactions = read_interactions(path, findings) if path else None
     if interactions is None:
         interactions = Interactions(path.name if path else "", _no_events())

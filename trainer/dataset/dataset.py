@@ -103,7 +103,7 @@ def load_dataset(
     findings = Findings()
     contents = read_contents(directory, split, findings, progress)
     if findings.errors or contents is None or contents.labels is None:
-        raise UserError(_refusal(directory, findings.errors))
+        raise UserError(_refusal(directory, findings.errors, split))
     progress("fingerprint")
     return Dataset(
         name=directory.resolve().name,
@@ -122,10 +122,11 @@ def load_dataset(
     )
 
 
-def _refusal(directory: Path, errors: list[Finding]) -> str:
+def _refusal(directory: Path, errors: list[Finding], split: SplitSpec | None) -> str:
     lines = [f"{directory} cannot be loaded:", *(f"- {error}" for error in errors[:_SHOWN])]
     if len(errors) > _SHOWN:
-        lines.append(f"- and {len(errors) - _SHOWN} more; 'mts4mm validate {directory}' lists them all")
+        again = f"mts4mm validate {directory}" + ("" if split is None else f" --split {split.kind}")
+        lines.append(f"- and {len(errors) - _SHOWN} more; '{again}' lists them all")
     return "\n".join(lines)
 
 

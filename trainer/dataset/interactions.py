@@ -67,6 +67,15 @@ def find_interactions(directory: Path, findings: Findings) -> Path | None:
     return candidates[0]
 
 
+def brings_split(directory: Path) -> bool:
+    """Whether the interactions file of a directory has an x_label; not where it cannot be read."""
+    try:
+        path = find_interactions(directory, Findings())
+        return path is not None and LABEL in columns.resolve(tables.read_header(path))
+    except (OSError, UnreadableError):
+        return False
+
+
 def read_interactions(path: Path, findings: Findings) -> Interactions | None:
     """Read and check the events; rows without a usable id or label are reported and left out.
 

@@ -5,11 +5,12 @@ Knows encodings, quoting and damage; knows nothing of users or items. An empty c
 
 import codecs
 import csv
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
 
-from trainer.dataset.findings import UnreadableError
+from trainer.dataset.findings import UnreadableError, shorten
 
 FIRST_TEXT_ROW = 2
 """The header of a CSV or TSV file is row 1, as in a spreadsheet."""
@@ -130,7 +131,11 @@ def _malformed_text(path: Path, fault: BaseException) -> UnreadableError:
     row, width = 0, None
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            for row, cells in enumerate(csv.reader(file, delimiter=_separator(path), strict=True), start=1):
+            for row, (record, cells) in enumerate(_records(file, _separator(path)), start=1):
+                if lone := _lone_quote(record, cells):
+                    advice = "put the field in double quotes and double the one in it"
+                    what = f"row {row} has a double quote in a field without quotes, {shorten(repr(lone))}: {advice}"
+                    return UnreadableError("malformed_row", what, row, repr(lone))
                 width = width or len(cells)
                 if len(cells) > width:
                     what = f"row {row} has {len(cells)} fields, the header has {width}: quote the separator"
@@ -140,6 +145,31 @@ def _malformed_text(path: Path, fault: BaseException) -> UnreadableError:
         return UnreadableError("malformed_row", what, row + 1, str(quoting))
     reason = str(fault).splitlines()[0]
     return UnreadableError("malformed_row", f"cannot be parsed ({reason}): look for a lone double quote, and double it")
+
+
+def _records(file: Iterable[str], separator: str) -> Iterator[tuple[str, list[str]]]:
+    """Each record as it is written, and its cells."""
+    lines: list[str] = []
+
+    def noted() -> Iterator[str]:
+        for line in file:
+            lines.append(line)
+            yield line
+
+    for cells in csv.reader(noted(), delimiter=separator, strict=True):
+        yield "".join(lines), cells
+        lines.clear()
+
+
+def _lone_quote(record: str, cells: Sequence[str]) -> str | None:
+    """The first cell that is not quoted and has an odd number of double quotes, which polars takes for one to close."""
+    start = 0
+    for cell in cells:
+        quoted = record.startswith('"', start)
+        if not quoted and cell.count('"') % 2:
+            return cell
+        start += 1 + len(cell) + (2 + cell.count('"') if quoted else 0)
+    return None
 
 
 def _parquet_schema(path: Path) -> dict[str, pl.DataType]:

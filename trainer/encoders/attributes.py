@@ -10,6 +10,7 @@ words, who made a thing and how it is praised, which that forgets.
 import hashlib
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
@@ -20,6 +21,7 @@ import numpy as np
 from shared.encoders import AttributesSpec, EncoderFolder
 from shared.encoders.attributes import (
     SEPARATOR,
+    AnyAttribute,
     Named,
     Number,
     Words,
@@ -32,6 +34,7 @@ from shared.encoders.attributes import (
 from shared.encoders.folder import DESCRIPTION
 from shared.encoders.texts import as_text
 from shared.errors import UserError
+from trainer.dataset.findings import shorten
 from trainer.encoders.sources import Items
 
 ATTRIBUTES = "attributes"
@@ -48,6 +51,9 @@ MANY_NUMBERS = 20
 KNOTS = 12
 YEARS_APART = 5
 FIRST_YEAR, LAST_YEAR = 1800, 2099
+
+_DRESSED_NUMBER = re.compile(r"(?:[A-Z]{3}|\W)*\d+(?:[.,' ]\d+)*(?:[A-Z]{3}|\W)*$")
+"""A number with a currency, a unit or separators of thousands about it."""
 
 
 class AttributeSource:
@@ -116,6 +122,44 @@ def _encoder(
     return EncoderFolder(spec, files={}, sha256={}, description=Path(DESCRIPTION))
 
 
+def silent_columns(encoder: EncoderFolder, items: Items, columns: Sequence[str]) -> dict[str, str]:
+    """Those that an encoder of a catalogue's columns tells no items apart by: why, and how to mend it.
+
+    Args:
+        encoder: of ``fit_attributes`` or ``fit_words``.
+        items: the catalogue that it was fitted to.
+        columns: as then.
+    """
+    if not isinstance(encoder.spec, AttributesSpec):
+        return {}
+    silent = {}
+    for column in columns:
+        values = [record.get(column) for record in items.records]
+        if not any(_reads(attribute, column, values) for attribute in encoder.spec.attributes):
+            silent[column] = _why_silent(values)
+    return silent
+
+
+def _reads(attribute: AnyAttribute, column: str, values: Sequence[object]) -> bool:
+    if not isinstance(attribute, Words):
+        return column in attribute.columns
+    names = set(attribute.names)
+    return column in attribute.columns and not all(names.isdisjoint(words_in(value)) for value in values)
+
+
+def _why_silent(values: Sequence[object]) -> str:
+    texts = [text for value in values if (text := as_text(value).strip())]
+    if not texts:
+        return "is empty everywhere: fill it in, or leave the column out"
+    example = shorten(repr(texts[0]))
+    if sum(_DRESSED_NUMBER.match(text) is not None for text in texts) >= NEARLY_ALL * len(texts):
+        return f"says nothing: {example} is no number to a program; write digits and a point alone, such as 12.99"
+    return (
+        f"says nothing: no {FEWEST_ITEMS} items share a value or word of it (such as {example}), or most share one; "
+        f"write values that recur, with {SEPARATOR} between several, or plain numbers, or leave the column out"
+    )
+
+
 def attribute_of(column: str, values: Sequence[object]) -> Named | Number | None:
     """What a column's values are, and which of them there are; None if items share none.
 
@@ -146,11 +190,11 @@ def _read(values: Sequence[object], read: Callable[[object], float | None]) -> l
 
 
 def _is_a_set(values: Sequence[object]) -> bool:
-    """Lists, texts with separators, or values that recur."""
-    marked = any(isinstance(value, list | tuple) or SEPARATOR in as_text(value) for value in values)
+    """Mostly lists, texts with separators, or values that recur."""
+    marked = sum(isinstance(value, list | tuple) or SEPARATOR in as_text(value) for value in values)
     counts = Counter(chain.from_iterable(map(values_in, values)))
     recurring = sum(count for count in counts.values() if count >= FEWEST_ITEMS)
-    return marked or recurring >= MOST_OF_THE_ITEMS * sum(counts.values())
+    return marked >= MOST_OF_THE_ITEMS * len(values) or recurring >= MOST_OF_THE_ITEMS * sum(counts.values())
 
 
 def _shared(found: Iterable[Iterable[str]], most: float) -> tuple[str, ...]:

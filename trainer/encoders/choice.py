@@ -47,11 +47,14 @@ def choose_encoder(store: Path, kind: str, name: str | None, out: Path) -> Encod
 
 
 def choose_columns(kind: str, out: Path) -> tuple[str, ...]:
-    """The columns that the features that are there were made from; the usual where those were among them.
+    """The columns that were asked for when the features that are there were made; the usual where there are none.
 
-    Attributes and words have no usual columns: empty, unless there were some last time.
+    Attributes and words have no usual columns: empty, unless there were some last time. Where nobody noted what was
+    asked for, it was the usual if the features were made from some of these.
     """
     manifest, usual = read_manifest(out, kind), _USUAL_COLUMNS[kind]
+    if manifest is not None and manifest.asked:
+        return manifest.asked
     if manifest is None or {column.lower() for column in manifest.fields} <= set(usual):
         return usual
     return manifest.fields

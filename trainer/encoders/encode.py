@@ -6,7 +6,7 @@ reported by item and counts as missing.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -60,6 +60,7 @@ class Outcome:
         reused: items whose vector was there already.
         missing: items without a vector: those of ``faults``, and those that had nothing to encode.
         faults: by item id, what is wrong with its file.
+        silent: by column, why nothing of it is in the vectors, and how to mend it.
     """
 
     modality: str
@@ -70,6 +71,7 @@ class Outcome:
     reused: int = 0
     missing: int = 0
     faults: dict[str, str] = field(default_factory=dict)
+    silent: dict[str, str] = field(default_factory=dict)
 
 
 def encode_modality(
@@ -80,6 +82,7 @@ def encode_modality(
     out: Path,
     *,
     threads: int,
+    asked: Sequence[str] | None = None,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Outcome:
@@ -92,6 +95,7 @@ def encode_modality(
         folder: the encoder.
         out: an existing folder.
         threads: for preparing contents, and for the network.
+        asked: the columns that were wanted, those that the table lacks included; they are read the next time too.
         overwrite: whether features that were not made here may be written over.
         progress: told how far it is.
 
@@ -104,7 +108,9 @@ def encode_modality(
                 f"{features_path(out, modality)}: was not made by 'mts4mm encode', or was changed since; move it away, "
                 "or give --replace"
             )
-        run = _Run(modality, source, item_ids, _reading(folder, source.columns), out, open_encoder(folder, threads))
+        wanted = None if asked is None else tuple(asked)
+        encoder = open_encoder(folder, threads)
+        run = _Run(modality, source, wanted, item_ids, _reading(folder, source.columns), out, encoder)
         with ThreadPoolExecutor(threads) as pool:
             return run.finish(pool, progress)
 
@@ -156,12 +162,14 @@ class _Run:
         self,
         modality: str,
         source: Source,
+        asked: tuple[str, ...] | None,
         item_ids: list[str],
         folder: EncoderFolder,
         out: Path,
         encoder: Encoder[Any, Any],
     ) -> None:
         self._source = source
+        self._asked = asked
         self._ids = item_ids
         self._folder = folder
         self._out = out
@@ -283,6 +291,7 @@ class _Run:
             item_ids=tuple(self._ids),
             contents=tuple(self._contents),
             faults=outcome.faults,
+            asked=self._asked,
         )
         write_manifest(self._out, manifest)
         self._journal_path.unlink()

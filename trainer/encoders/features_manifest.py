@@ -29,6 +29,7 @@ class FeaturesManifest:
         encoder: digest of the encoder (``EncoderFolder.digest``).
         described: its spec, for people.
         fields: the columns of the items table that were encoded.
+        asked: those that were wanted, there or not; None if that was not noted.
         features: sha256 of the features file.
         item_ids: (rows,).
         contents: (rows,) sha256 of what was encoded; None where there was nothing.
@@ -43,6 +44,7 @@ class FeaturesManifest:
     item_ids: tuple[str, ...]
     contents: tuple[str | None, ...]
     faults: dict[str, str]
+    asked: tuple[str, ...] | None = None
 
 
 def features_path(folder: Path, modality: str) -> Path:
@@ -67,6 +69,7 @@ def write_manifest(folder: Path, manifest: FeaturesManifest) -> None:
         "modality": manifest.modality,
         "encoder": {"digest": manifest.encoder, **manifest.described},
         "fields": manifest.fields,
+        "asked": manifest.asked,
         "features_sha256": manifest.features,
         "faults": manifest.faults,
         "items": {"item_id": manifest.item_ids, "sha256": manifest.contents},
@@ -110,7 +113,7 @@ def encoders_of(folder: Path, manifests: Mapping[str, FeaturesManifest]) -> dict
 def _parse(document: Any) -> FeaturesManifest:
     if document["format"] != _FORMAT:
         raise ValueError("another format")
-    encoder = dict(document["encoder"])
+    encoder, asked = dict(document["encoder"]), document.get("asked")
     return FeaturesManifest(
         document["modality"],
         encoder.pop("digest"),
@@ -120,4 +123,5 @@ def _parse(document: Any) -> FeaturesManifest:
         tuple(document["items"]["item_id"]),
         tuple(document["items"]["sha256"]),
         dict(document["faults"]),
+        None if asked is None else tuple(asked),
     )

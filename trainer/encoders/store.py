@@ -1,8 +1,11 @@
 """The encoders of this machine's user: a folder each, ``<store>/<kind>/<name>/``."""
 
 import os
+import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from shared.encoders import AnySpec, EncoderFolder, ImageSpec, open_encoder, read_folder, write_folder
+from shared.encoders import (
+    AnySpec,
+    Encoder,
+    EncoderFolder,
+    ImageSpec,
+    TextSpec,
+    open_encoder,
+    read_folder,
+    write_folder,
+)
 from shared.encoders.folder import MODEL, TOKENIZER, file_digest
 from shared.encoders.specs import parse_spec
 from shared.errors import UserError
@@ -19,6 +31,9 @@ KINDS = ("image", "text")
 ENVIRONMENT = "MTS4MM_ENCODERS"
 
 _NAME_HINT = "small letters, digits, '-', '_' and '.'"
+_UNLAWFUL = re.compile(r"[^a-z0-9_.-]+")
+_LONGEST_NAME = 63
+_WORDS = "a sturdy mug for tea"
 
 
 @dataclass(frozen=True)
@@ -48,6 +63,27 @@ def encoder_place(store: Path, kind: str, name: str) -> Path:
     origin = f"encoder {name!r} (a name is of {_NAME_HINT})"
     parse_spec({"kind": kind, "name": name, "revision": "", "width": 1}, origin)
     return store / kind / name
+
+
+def lawful_name(called: str) -> str:
+    """A name that an encoder may have, like that of a folder or file; ``shop`` where nothing of that is left.
+
+    >>> lawful_name("Demo Shop (2)"), lawful_name("ResNet-50_v1.5"), lawful_name("店")
+    ('demo-shop-2', 'resnet-50_v1.5', 'shop')
+    """
+    return _UNLAWFUL.sub("-", called.lower()).strip("-_.")[:_LONGEST_NAME] or "shop"
+
+
+def free_place(store: Path, kind: str, name: str) -> Path:
+    """The folder of an encoder that is to be added.
+
+    Raises:
+        UserError: the name is none, or is taken.
+    """
+    place = encoder_place(store, kind, name)
+    if place.exists():
+        raise UserError(f"{place}: there is an encoder of that name; remove it first, or choose another name")
+    return place
 
 
 def list_encoders(store: Path) -> list[Stored]:
@@ -117,9 +153,7 @@ def add_image_network(store: Path, name: str, network: Path, settings: dict[str,
 
 
 def _add(store: Path, settings: dict[str, Any], name: str, files: dict[str, Path]) -> EncoderFolder:
-    place = encoder_place(store, settings["kind"], name)
-    if place.exists():
-        raise UserError(f"{place}: there is an encoder of that name; remove it first, or choose another name")
+    place = free_place(store, settings["kind"], name)
     described = {"revision": f"sha256:{file_digest(files[MODEL])}", **settings, "name": name, "width": 1}
     spec = parse_spec(described, f"{settings['kind']} encoder {name}")
     width = _probe(spec, files)
@@ -128,19 +162,45 @@ def _add(store: Path, settings: dict[str, Any], name: str, files: dict[str, Path
 
 
 def _probe(spec: AnySpec, files: dict[str, Path]) -> int:
-    """Run the network on something simple; returns the width of what comes out."""
+    """Run the network on something simple, and on a text as long as it is to read; returns the width of its vectors."""
     for path in files.values():
         file_digest(path)
     with tempfile.TemporaryDirectory(prefix="mts4mm-encoder-") as folder:
         place = Path(folder) / "encoder"
         write_folder(place, spec, files)
-        encoder = open_encoder(read_folder(place))
-        return encoder.measured_width(_sample(spec))
+        with _naming({str(place / name): str(path) for name, path in files.items()}):
+            encoder = open_encoder(read_folder(place))
+            width = encoder.measured_width(_sample(spec))
+            if isinstance(spec, TextSpec):
+                _require_long_texts(encoder, spec)
+            return width
+
+
+@contextmanager
+def _naming(files: dict[str, str]) -> Iterator[None]:
+    """Errors name a user's files and not their copies, which are the keys."""
+    try:
+        yield
+    except UserError as error:
+        message = str(error)
+        for copy, file in files.items():
+            message = message.replace(copy, file)
+        raise UserError(message) from error
+
+
+def _require_long_texts(encoder: Encoder[Any, Any], spec: TextSpec) -> None:
+    try:
+        encoder.measured_width(f"{_WORDS} " * spec.max_tokens)
+    except UserError as error:
+        raise UserError(
+            f"{error}: it reads short texts, but none of {spec.max_tokens} tokens; give --max-tokens the most that it "
+            "reads, such as 512"
+        ) from error
 
 
 def _sample(spec: AnySpec) -> Any:
     if not isinstance(spec, ImageSpec):
-        return "a sturdy mug for tea"
+        return _WORDS
     import io
 
     file = io.BytesIO()

@@ -180,6 +180,14 @@ FAULTS: dict[str, tuple[str, str, str, int, int | None, Break]] = {
         2,
         text("interactions.csv", 'user,item\n1,"1\n1,2\n'),
     ),
+    "quote in a field without quotes": (
+        "error",
+        "malformed_row",
+        "items.csv",
+        1,
+        5,
+        text("items.csv", 'item_id,title\n0,"a ""b"" c"\n1,"x\ny"\n2,a "b"\n3,5" disk\n4,3" disk\n5,\n'),
+    ),
     "truncated Parquet": ("error", "damaged_file", "interactions.parquet", 1, None, truncated_parquet),
     "CSV named Parquet": ("error", "damaged_file", "items.parquet", 1, None, text("items.parquet", "item_id\n1\n")),
     "two user columns": (
@@ -379,6 +387,18 @@ FAULTS: dict[str, tuple[str, str, str, int, int | None, Break]] = {
             "list of structs": [{"all": [b"x"]}],
         }.items()
     },
+    **{
+        f"items table named {name}": ("error", "misnamed_items_table", name, 1, None, text(name, "item_id\n1\n"))
+        for name in ("Items.csv", "items.tsv", "items.csv.gz", "items.json", "ITEMS.xlsx")
+    },
+    "items table beside the one that is read": (
+        "warning",
+        "misnamed_items_table",
+        "items.ndjson",
+        1,
+        None,
+        lambda shop, rows: (shop.items(), shop.text("items.ndjson", "")),
+    ),
     "item ids as floats": (
         "error",
         "bad_id_type",

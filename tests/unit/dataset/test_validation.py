@@ -72,6 +72,31 @@ def test_a_pair_in_two_splits_is_leakage(shop, rows: list[Row]) -> None:
         load_dataset(shop.directory)
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("Items.CSV", "name it items.csv"),
+        ("items.tsv", "save it with commas, as items.csv"),
+        ("items.jsonl.gz", "unpack it into items.jsonl"),
+        ("items.json", "write one object a line, as items.jsonl"),
+        ("items.pq", "name it items.parquet"),
+    ],
+)
+def test_what_may_be_meant_as_the_items_table_is_told_how_to_be_named(shop, name: str, advice: str) -> None:
+    (shop.directory / "image_feat.npy").unlink()
+    (shop.directory / "text_neighbors.npz").unlink()
+    shop.text(name, "item_id\n1\n")
+    (finding,) = validate_directory(shop.directory).findings
+    assert (finding.severity, finding.file) == ("warning", name), "without features it is nobody's"
+    assert advice in finding.message
+
+
+def test_interactions_in_a_file_of_such_a_name_are_what_is_read(shop, rows: list[Row]) -> None:
+    (shop.directory / "interactions.csv").unlink()
+    shop.interactions(rows, "Items.csv")
+    assert validate_directory(shop.directory).findings == ()
+
+
 def test_all_faults_of_a_directory_are_reported_together(shop, rows: list[Row]) -> None:
     rows[0]["x_label"], rows[1]["timestamp"], rows[2]["weight"] = 9, -1, -1
     shop.interactions(rows)
@@ -102,6 +127,17 @@ def test_the_wrong_byte_and_line_are_named_even_far_into_a_file(empty_shop) -> N
     empty_shop.text("interactions.csv", lines + b"\xc3(,2\n")
     finding = validate_directory(empty_shop.directory).findings[0]
     assert f"byte {len(lines)} (line 4000002)" in finding.message
+
+
+@pytest.mark.parametrize("ending", [".csv", ".inter"])
+def test_a_quote_that_nobody_closes_is_named_with_its_row_and_text(empty_shop, ending: str) -> None:
+    separator = "," if ending == ".csv" else "\t"
+    rows = ["user,item", '"a ""b""",1', '"b\n",2', '"c",3', 'd,5" disk', 'e,3" disk']
+    empty_shop.text(f"interactions{ending}", "\n".join(rows).replace(",", separator))
+    finding = validate_directory(empty_shop.directory).findings[0]
+    assert finding.code == "malformed_row"
+    assert "row 5 has a double quote in a field without quotes, '5\" disk': put the field in" in finding.message
+    assert str(finding).endswith("""[row 5: '5" disk']""")
 
 
 def test_figures_are_those_of_the_data(shop, rows: list[Row]) -> None:

@@ -31,6 +31,31 @@ def word_network(path: Path, scale: float = 1.0) -> Path:
     )
 
 
+def reading_at_most(tokens: int, path: Path) -> Path:
+    """A network of words whose positions end there, as those of BERT do at 512."""
+    weights = {
+        "table": np.eye(len(WORDS), dtype=np.float32),
+        "places": np.ones((tokens, len(WORDS)), np.float32),
+        "from": np.array([0]),
+        "second": np.array([1]),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["words"]),
+        helper.make_node("Shape", ["input_ids"], ["shape"]),
+        helper.make_node("Gather", ["shape", "second"], ["length"]),
+        helper.make_node("Slice", ["places", "from", "length"], ["positions"]),
+        helper.make_node("Add", ["words", "positions"], ["out"]),
+    ]
+    inputs = [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["n", "t"])]
+    return save(
+        path,
+        nodes,
+        inputs,
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+        ["n", "t", len(WORDS)],
+    )
+
+
 def colour_network(path: Path, batch: int | str = "n", side: int = 8) -> Path:
     """A picture's vector is the mean of each of its channels."""
     shape = [batch, 3, side, side]

@@ -267,6 +267,32 @@ def test_words_are_a_modality_of_their_own_and_the_rarer_count_more(catalogue: C
     assert np.load(shop / "words_feat.npy").shape == (12, 3)
 
 
+def test_a_single_separator_makes_no_set_of_a_column_of_titles() -> None:
+    titles = [f"{colour} thing no. {n}" for n, colour in enumerate(["red", "green", "blue", "grey"] * 10)]
+    found = attribute_of("title", [*titles, "a | b"])
+    assert found == Named(kind="words", column="title", names=("blue", "green", "grey", "red"))
+
+
+@pytest.mark.parametrize("modality", ["attributes", "words"])
+def test_a_column_that_says_nothing_is_named_with_how_to_mend_it(catalogue: Catalogue, modality: str) -> None:
+    shop = catalogue(
+        *(
+            {"item_id": f"i{n}", "kind": ("cup", "mug", "pot")[n % 3], "serial": f"no{n}", "price": f"${n}.{n + 10}"}
+            | {"nothing": ""}
+            for n in range(12)
+        )
+    )
+    columns = ["--only", modality, f"--{modality}", "kind,serial,price,nothing"]
+    printed = CliRunner().invoke(app, ["encode", str(shop), *columns])
+    assert printed.exit_code == 0, printed.exception
+    said = " ".join(printed.output.split())
+    assert f"{modality}: column serial says nothing: no 3 items share a value or word" in said
+    assert f"{modality}: column price says nothing: '$0.10' is no number" in said
+    assert f"{modality}: column nothing is empty everywhere" in said
+    made = json.loads(CliRunner().invoke(app, ["encode", str(shop), *columns, "--json"]).stdout)
+    assert made["modalities"][0]["silent"].keys() == {"serial", "price", "nothing"}
+
+
 def test_a_catalogue_without_anything_in_common_names_its_columns(catalogue: Catalogue) -> None:
     items = read_items(catalogue(*({"item_id": f"i{n}", "serial": f"no{n}"} for n in range(9))))
     with pytest.raises(UserError, match=r"no 3 items have anything in common in serial; choose other"):

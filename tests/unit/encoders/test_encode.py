@@ -405,6 +405,21 @@ def test_the_columns_that_words_came_from_are_kept_and_read_again(
         assert kept.spec.signature != words.spec.signature
 
 
+@pytest.mark.parametrize(("noted", "read"), [(True, ("title",)), (False, ("title", "description"))])
+def test_some_of_the_usual_columns_once_asked_for_stay_the_only_ones(
+    catalogue: Catalogue, words: EncoderFolder, store: Path, noted: bool, read: tuple[str, ...]
+) -> None:
+    shop = catalogue({"item_id": "a", "title": "red", "description": "mug"})
+    encode_catalogue(shop, shop, {"text": "words"}, {"text": ["title"]}, store, threads=1)
+    if not noted:
+        path = shop / "text_feat.json"
+        document = json.loads(path.read_bytes())
+        assert document.pop("asked") == ["title"]
+        path.write_text(json.dumps(document))
+    encode_catalogue(shop, shop, {"text": "words"}, {}, store, threads=1)
+    assert read_manifest(shop, "text").fields == read
+
+
 def test_columns_that_somebody_names_are_there_or_the_command_says_which_is_not(
     catalogue: Catalogue, words: EncoderFolder, colours: EncoderFolder, store: Path
 ) -> None:

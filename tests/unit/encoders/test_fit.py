@@ -5,16 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from typer.testing import CliRunner
 
 from shared.encoders import EncoderFolder, open_encoder
 from shared.errors import UserError
 from trainer.cli import encoders as cli_encoders
+from trainer.cli.app import app
 from trainer.cli.encoders import encode_catalogue
 from trainer.encoders import choice
 from trainer.encoders.fit import LEAST_PICTURES, SETTINGS, fit_network, learnable, read_pixels, store_fitted, vectors_of
 from trainer.encoders.sources import Items, PictureSource
-from trainer.encoders.store import list_encoders
+from trainer.encoders.store import encoder_place, lawful_name, list_encoders
 from trainer.measurement.encoders import colour_histograms, compare_encoders
 
 ITEMS = 160
@@ -117,28 +121,55 @@ def test_a_histogram_counts_the_shares_of_colours() -> None:
     np.testing.assert_allclose(histograms[1, [0, 63, 48]], [0.5, 0.25, 0.25])
 
 
-def test_encode_fits_a_network_where_there_is_none_and_says_so(
-    tmp_path: Path, store: Path, words_alone: EncoderFolder, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
+@pytest.fixture
+def in_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network is fitted, in one epoch, where the store has none."""
     monkeypatch.setattr(cli_encoders, "FIT_EPOCHS", 1)
     monkeypatch.setattr(choice, "efficientnet_installed", lambda: False)
-    shop = tmp_path / "shop"
-    shop.mkdir()
+
+
+def drawn_shop(folder: Path) -> Path:
+    folder.mkdir()
     rows = []
     for row in range(LEAST_PICTURES + 6):
-        drawing(row).save(shop / f"{row}.png")
+        drawing(row).save(folder / f"{row}.png")
         rows.append(f"{row},{('red', 'blue')[row % 2]},{row if row else 'missing'}.png\n")
-    (shop / "items.csv").write_text("item_id,title,image\n" + "".join(rows))
-    wanted = {"text": None, "image": None}
-    columns = {"text": ["title"], "image": ["image"]}
+    (folder / "items.csv").write_text("item_id,title,image\n" + "".join(rows))
+    return folder
 
-    _, skipped = encode_catalogue(shop, shop, wanted, columns, store, threads=1)
+
+WANTED = {"text": None, "image": None}
+COLUMNS = {"text": ["title"], "image": ["image"]}
+
+
+@pytest.mark.usefixtures("words_alone", "in_a_moment")
+def test_encode_fits_a_network_where_there_is_none_and_says_so(tmp_path: Path, store: Path, capsys) -> None:
+    shop = drawn_shop(tmp_path / "Dém0 Shop")
+    _, skipped = encode_catalogue(shop, shop, WANTED, COLUMNS, store, threads=1)
     assert "mts4mm encoders fit image" in skipped["image"]
-    outcomes, skipped = encode_catalogue(shop, shop, wanted, columns, store, threads=1, fit=True)
+    outcomes, skipped = encode_catalogue(shop, shop, WANTED, COLUMNS, store, threads=1, fit=True)
 
     assert "fitting a small network" in capsys.readouterr().err
     (image,) = [outcome for outcome in outcomes if outcome.modality == "image"]
-    assert (image.encoder, image.encoded, image.missing) == ("shop", LEAST_PICTURES + 5, 1)
-    assert [each.name for each in list_encoders(store) if each.kind == "image"] == ["shop"]
+    assert (image.encoder, image.encoded, image.missing) == ("d-m0-shop", LEAST_PICTURES + 5, 1)
+    assert [each.name for each in list_encoders(store) if each.kind == "image"] == ["d-m0-shop"]
     features = np.load(shop / "image_feat.npy")
     assert np.isfinite(features).all(axis=1).tolist() == [False] + [True] * (LEAST_PICTURES + 5)
+
+
+@pytest.mark.usefixtures("words_alone", "in_a_moment")
+def test_a_name_that_is_taken_is_told_before_anything_is_fitted(tmp_path: Path, store: Path, capsys) -> None:
+    shop = drawn_shop(tmp_path / "shop")
+    (store / "image").mkdir()
+    (store / "image" / "shop").touch()
+    _, skipped = encode_catalogue(shop, shop, WANTED, COLUMNS, store, threads=1, fit=True)
+    assert "there is an encoder of that name" in skipped["image"]
+    assert "fitting" not in capsys.readouterr().err
+    fitted = CliRunner().invoke(app, ["encoders", "fit", "image", str(shop), "--store", str(store)])
+    assert "there is an encoder of that name" in str(fitted.exception)
+
+
+@given(st.text(max_size=100))
+def test_any_folder_gives_an_encoder_a_name(called: str) -> None:
+    name = lawful_name(called)
+    assert encoder_place(Path("store"), "image", name).name == name

@@ -1,6 +1,7 @@
 """Encoders that people bring: a sentence transformer's folder, ONNX files, and the store that keeps them."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from trainer.encoders.store import (
     remove_encoder,
 )
 
-from .conftest import PLAIN, WORDS, colour_network, picture, saved, word_network, word_tokenizer
+from .conftest import PLAIN, WORDS, colour_network, picture, reading_at_most, saved, word_network, word_tokenizer
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghij"]
 TEXTS = ["a b c", "j", "a b c d e f g h i j " * 20]
@@ -200,6 +201,24 @@ def test_networks_of_the_wrong_kind_are_refused(store: Path, tmp_path: Path) -> 
     with pytest.raises(UserError, match="cannot be read"):
         add_image_network(store, "wrong", tmp_path / "nowhere.onnx", PLAIN)
     assert list_encoders(store) == []
+
+
+def test_a_network_that_cannot_read_as_far_as_it_is_told_to_is_refused(store: Path, tmp_path: Path) -> None:
+    network, tokenizer = reading_at_most(16, tmp_path / "short.onnx"), word_tokenizer(tmp_path / "tokenizer.json")
+    with pytest.raises(UserError, match=r"none of 17 tokens; give --max-tokens the most") as raised:
+        add_text_network(store, "short", network, tokenizer, {"max_tokens": 17})
+    assert str(raised.value).startswith(f"{network}: ")
+    assert list_encoders(store) == []
+    add_text_network(store, "short", network, tokenizer, {"max_tokens": 16})
+
+
+def test_what_is_refused_is_named_as_the_user_knows_it(store: Path, tmp_path: Path) -> None:
+    colours, tokenizer = colour_network(tmp_path / "colours.onnx"), word_tokenizer(tmp_path / "tokenizer.json")
+    words = word_network(tmp_path / "words.onnx")
+    for network, told, file in ((colours, tokenizer, colours), (words, colours, colours)):
+        with pytest.raises(UserError, match=re.escape(f"{file}: ")) as raised:
+            add_text_network(store, "wrong", network, told, {})
+        assert "mts4mm-encoder-" not in str(raised.value)
 
 
 def test_the_encoder_is_chosen_where_there_is_no_choice(

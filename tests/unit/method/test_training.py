@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from shared import durable
 from shared.errors import DivergenceError, UserError
 from tests.processes import started
 from trainer import checkpoint
-from trainer.dataset import Dataset
+from trainer.dataset import Dataset, SplitSpec
 from trainer.distill import LOSS_TERMS, Distillation, make_batch
 from trainer.evaluation import Holdout, evaluate
 from trainer.export import flat_metrics
@@ -266,10 +266,20 @@ def test_users_and_items_without_interactions_do_not_make_nan(small_dataset: Dat
     assert np.isfinite(trained.item_embeddings).all()
 
 
-def test_without_validation_data_it_says_what_to_do(small_dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("given", "use --split random or --split global_time, or label"),
+        ("random", "chosen; bring more interactions: of at least one user 3"),
+        ("global_time", "chosen; use --split random, or bring"),
+    ],
+)
+def test_without_validation_data_it_says_what_to_do(
+    small_dataset: Dataset, tmp_path: Path, kind: Literal["given", "random", "global_time"], advice: str
+) -> None:
     labels = np.where(small_dataset.labels == 1, 0, small_dataset.labels).astype(np.int8)
-    with pytest.raises(UserError, match="--split random"):
-        run(replace(small_dataset, labels=labels), tmp_path)
+    with pytest.raises(UserError, match=advice):
+        run(replace(small_dataset, labels=labels, split=SplitSpec(kind)), tmp_path)
 
 
 def test_a_modality_that_the_dataset_lacks_is_named(small_dataset: Dataset, tmp_path: Path) -> None:

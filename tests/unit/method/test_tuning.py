@@ -307,6 +307,21 @@ def test_the_space_leaves_alone_what_is_fixed_or_switched_off() -> None:
         search_space(Recipe(), tuning.SEARCH_SPACE)
 
 
+def test_the_space_is_widened_until_it_holds_the_base() -> None:
+    space = search_space(Recipe(width=96, linear=9.0, learning_rate=1e-5, l2=1e-3))
+    assert space["width"] == Choice((64, 96, 128))
+    assert space["linear"] == Span(0.5, 9.0, log=True)
+    assert space["learning_rate"] == Span(1e-5, 1e-2, log=True)
+    assert space["l2"] == tuning.SEARCH_SPACE["l2"]
+
+
+def test_a_base_outside_the_space_is_the_first_point_to_the_last_digit(search: Search, tmp_path: Path) -> None:
+    odd = {"width": 6, "learning_rate": 0.2, "item_tempering": 0.12345}
+    base = BASE.model_copy(update=odd)
+    (trial,) = tune(replace(search, base=base, space=search_space(base, space=SPACE)), tmp_path, 1, CPU)
+    assert trial.settings == odd
+
+
 def test_every_value_of_the_space_is_a_recipe() -> None:
     for key, values in tuning.SEARCH_SPACE.items():
         ends = values.options if isinstance(values, Choice) else (values.low, values.high)
