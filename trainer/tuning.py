@@ -296,7 +296,7 @@ def _difference(earlier: Any, now: Any) -> str:
 
 
 def _settings_of_base(search: Search) -> dict[str, int | float]:
-    """The base's own values where the space holds them: the first point. If it holds all, the best is no worse."""
+    """The base's own values where the space holds them, as ``search_space`` sees to: the first point."""
     return {
         key: getattr(search.base, key)
         for key, values in search.space.items()
