@@ -83,7 +83,7 @@ def test_an_event_sent_again_counts_once(state: UserState) -> None:
 
 
 def test_ids_that_look_alike_or_look_like_keys_stay_apart(state: UserState) -> None:
-    users = ["a", "A", "a ", "é", "e\u0301", "*", "a:b", "mts4mm:recent:a", "\n", "x" * 512]
+    users = ["a", "A", "a ", "é", "e\u0301", "*", "a:b", "mts4mm:recent:a", "\na", "x" * 512]
     state.record([event(f"e{n}", user_id=user, item_id=f"i{n}") for n, user in enumerate(users)])
 
     assert [item_ids(state, user) for user in users] == [[f"i{n}"] for n in range(len(users))]
