@@ -1,6 +1,7 @@
 """``mts4mm validate`` and ``mts4mm demo-data``."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -42,7 +43,7 @@ def demo_data(
     if json_:
         output.print_json({"directory": str(directory), "users": users, "items": items, "seed": seed})
     else:
-        output.say(f"made {directory}; train on it with: mts4mm train {directory}")
+        output.say(f"made {directory}; train on it with: mts4mm train {quote(str(directory))}")
 
 
 def make_shop_with_progress(directory: Path, *, users: int = 2000, items: int = 800, seed: int = 0) -> None:

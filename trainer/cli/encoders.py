@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -402,10 +403,14 @@ def read_pictures_and_words(directory: Path, columns: list[str]) -> tuple[NDArra
         raise UserError(f"{directory}: the items table has no column {', '.join(missing)} with pictures to learn from")
     path = features_path(directory, "text")
     if not path.exists():
-        raise UserError(f"{path}: is missing; encode the words first: mts4mm encode {directory} --only text")
+        raise UserError(
+            f"{path}: is missing; encode the words first: mts4mm encode {quote(str(directory))} --only text"
+        )
     words = np.load(path, allow_pickle=False).astype(np.float32)
     if words.ndim != 2 or len(words) != len(items.ids):
-        raise UserError(f"{path}: has not one row an item; encode again: mts4mm encode {directory} --only text")
+        raise UserError(
+            f"{path}: has not one row an item; encode again: mts4mm encode {quote(str(directory))} --only text"
+        )
     with _shown_progress("reading pictures") as progress:
         pixels = read_pixels(PictureSource(items, items.columns(columns)), len(items.ids), progress)
     return pixels, words

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -197,7 +198,7 @@ def _validate_first(directory: Path, split: SplitSpec | None) -> None:
     if report.findings:
         render_report(report, output.stderr)
     if not report.ok:
-        again = f"mts4mm validate {directory}" + ("" if split is None else f" --split {split.kind}")
+        again = f"mts4mm validate {quote(str(directory))}" + ("" if split is None else f" --split {split.kind}")
         raise UserError(f"{directory}: the dataset has errors, see above; '{again}' lists them")
 
 

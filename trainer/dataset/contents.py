@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import polars as pl
@@ -171,7 +172,7 @@ def _check_items_of_features(
         if moved:
             message = (
                 f"{len(moved)} rows were made of other items than {universe.source} has there: encode again, with "
-                f"mts4mm encode {directory}"
+                f"mts4mm encode {quote(str(directory))}"
             )
             findings.error("features_of_other_items", f"{name}_feat.npy", message, len(moved), moved)
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ def load_dataset(
 def _refusal(directory: Path, errors: list[Finding], split: SplitSpec | None) -> str:
     lines = [f"{directory} cannot be loaded:", *(f"- {error}" for error in errors[:_SHOWN])]
     if len(errors) > _SHOWN:
-        again = f"mts4mm validate {directory}" + ("" if split is None else f" --split {split.kind}")
+        again = f"mts4mm validate {quote(str(directory))}" + ("" if split is None else f" --split {split.kind}")
         lines.append(f"- and {len(errors) - _SHOWN} more; '{again}' lists them all")
     return "\n".join(lines)
 
