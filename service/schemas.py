@@ -85,7 +85,7 @@ def _by_kind(wanted: object, handler: ValidatorFunctionWrapHandler) -> Any:
     return (InFilter if "in" in wanted else RangeFilter).model_validate(wanted)
 
 
-Wanted = Annotated[
+FilterCondition = Annotated[
     FilterValue | InFilter | RangeFilter,
     _one_of("a string, a boolean, a finite number, or an object of `in`, or of `min` and `max`"),
     WrapValidator(_by_kind),
@@ -104,7 +104,7 @@ class Selection(_Body):
     exclude_items: list[ItemId] = Field(
         default_factory=list, max_length=MAX_ITEMS, description="Further items to leave out."
     )
-    filter: dict[str, Wanted] = Field(
+    filter: dict[str, FilterCondition] = Field(
         default_factory=dict,
         max_length=MAX_CONDITIONS,
         description="By attribute of the items table: a value that it equals, `in` a list of values, or a number "
@@ -673,7 +673,7 @@ class Problem(BaseModel):
     errors: list[FieldProblem] | None = None
 
 
-def _condition(wanted: Wanted) -> Condition:
+def _condition(wanted: FilterCondition) -> Condition:
     if isinstance(wanted, InFilter):
         return OneOf(wanted.in_)
     if isinstance(wanted, RangeFilter):

@@ -36,7 +36,7 @@ CHECKPOINT_FILE = "checkpoint.pt"
 BEST_FILE = "best.pt"
 METRICS_FILE = "metrics.jsonl"
 
-_TO_BE_VALIDATED = {
+_WITHOUT_VALIDATION_USERS = {
     "given": "use --split random or --split global_time, or label some interactions with x_label 1",
     "random": "bring more interactions: of at least one user 3",
     "global_time": "use --split random, or bring users who have interactions in the last fifth and before",
@@ -429,7 +429,7 @@ class TrainingRun:
         if len(self._validation.users()) == 0:
             raise UserError(
                 f"dataset {name}: no user has both training and validation interactions, so the best epoch cannot "
-                f"be chosen; {_TO_BE_VALIDATED[dataset.split.kind]}"
+                f"be chosen; {_WITHOUT_VALIDATION_USERS[dataset.split.kind]}"
             )
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -191,15 +190,15 @@ def _split_spec(directory: Path, kind: SplitKind | None, seed: int | None) -> Sp
 
 
 def _validate_first(directory: Path, split: SplitSpec | None) -> None:
-    from trainer.dataset import render_report, validate_directory
+    from trainer.dataset import render_report, validate_command, validate_directory
 
     with output.reading(directory) as progress:
         report = validate_directory(directory, split=split, progress=progress)
     if report.findings:
         render_report(report, output.stderr)
     if not report.ok:
-        again = f"mts4mm validate {quote(str(directory))}" + ("" if split is None else f" --split {split.kind}")
-        raise UserError(f"{directory}: the dataset has errors, see above; '{again}' lists them")
+        command = validate_command(directory, split)
+        raise UserError(f"{directory}: the dataset has errors, see above; '{command}' lists them")
 
 
 def _print_recipe(recipe: Recipe, as_json: bool) -> None:

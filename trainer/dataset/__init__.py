@@ -5,7 +5,7 @@ from trainer.dataset.features import Modality
 from trainer.dataset.findings import Example, Finding, Severity
 from trainer.dataset.interactions import brings_split
 from trainer.dataset.report import render_report
-from trainer.dataset.splits import TEST, TRAIN, VALIDATION, SplitSpec
+from trainer.dataset.splits import TEST, TRAIN, VALIDATION, SplitSpec, validate_command
 from trainer.dataset.validation import Report, Summary, validate_directory
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "brings_split",
     "load_dataset",
     "render_report",
+    "validate_command",
     "validate_directory",
 ]

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from shared.errors import UserError
 from trainer.dataset.contents import Contents, read_contents
 from trainer.dataset.features import Modality
 from trainer.dataset.findings import Finding, Findings
-from trainer.dataset.splits import SplitSpec
+from trainer.dataset.splits import SplitSpec, validate_command
 from trainer.encoders.features_manifest import encoders_of
 
 _SHOWN = 3
@@ -126,8 +125,7 @@ def load_dataset(
 def _refusal(directory: Path, errors: list[Finding], split: SplitSpec | None) -> str:
     lines = [f"{directory} cannot be loaded:", *(f"- {error}" for error in errors[:_SHOWN])]
     if len(errors) > _SHOWN:
-        again = f"mts4mm validate {quote(str(directory))}" + ("" if split is None else f" --split {split.kind}")
-        lines.append(f"- and {len(errors) - _SHOWN} more; '{again}' lists them all")
+        lines.append(f"- and {len(errors) - _SHOWN} more; '{validate_command(directory, split)}' lists them all")
     return "\n".join(lines)
 
 

@@ -1,10 +1,12 @@
 """Which interactions are for training, validation and test; always 8:1:1.
 
-Every function here takes arrays in canonical order (by dense user, then item, each pair once), so that a
+Every split here takes arrays in canonical order (by dense user, then item, each pair once), so that a
 split depends on the interactions and the seed and never on the order of a file.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 import numpy as np
@@ -25,6 +27,11 @@ class SplitSpec:
 
     kind: Literal["given", "random", "global_time"]
     seed: int = 0
+
+
+def validate_command(directory: Path, split: SplitSpec | None) -> str:
+    """What to type for a report on a dataset under this split, the file's own or the usual for None."""
+    return f"mts4mm validate {quote(str(directory))}" + ("" if split is None else f" --split {split.kind}")
 
 
 def random_split(users: NDArray[np.int64], seed: int) -> NDArray[np.int8]:
