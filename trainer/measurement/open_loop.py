@@ -3,15 +3,20 @@
 A request's time counts from when it was due, so that a server that falls behind cannot hide it. Where the load itself
 stood still, as a process does that is not alone on its core, nothing was due meanwhile: clients elsewhere would not
 have stood still with it, nor asked all at once afterwards. For how long it did is said with the latencies.
+
+The load never sleeps: to be woken up takes a virtual machine longer than many an answer takes the server, which would
+also have to do the waking.
 """
 
-import asyncio
+import gc
 import math
 import random
 import selectors
+import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
 from shared.errors import UserError
@@ -21,6 +26,8 @@ LATE_SECONDS = 10.0
 """How long after the last request its answer is waited for."""
 STOOD_STILL_SECONDS = 1e-3
 """So late are requests not sent because of the answers that came in between: the process itself was stopped."""
+_AT_ONCE = 1 << 16
+"""Bytes of an answer that are read in one go."""
 
 
 @dataclass(frozen=True)
@@ -48,98 +55,104 @@ def latencies(port: int, bodies: Sequence[bytes], rate: float, seconds: float) -
     Raises:
         UserError: a request was not answered with 200, or not at all.
     """
-    # select alone waits in microseconds; the others round up to milliseconds
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
-        return runner.run(_Load(port, bodies, rate, seconds).run())
+    with ExitStack() as opened, _without_garbage_collection():
+        selector = opened.enter_context(selectors.DefaultSelector())
+        load = _Load(selector, bodies, rate, int(rate * seconds))
+        # they are taken in turn, each about once a second or more often: a server closes those that idle
+        for _ in range(min(CONNECTIONS, math.ceil(rate))):
+            load.connect(opened.enter_context(closing(socket.create_connection(("127.0.0.1", port)))))
+        try:
+            return load.run()
+        except (_TroubleError, OSError) as error:
+            raise UserError(f"{error} at {rate:.0f} requests a second") from None
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """A collection stops the load for longer than many requests take."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+class _TroubleError(Exception):
+    """Why a load cannot go on."""
+
+
+class _Connection:
+    """One request at a time over one connection."""
+
+    def __init__(self, to: socket.socket) -> None:
+        to.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = to
+        self._received = b""
+        self.due = 0.0
+
+    def send(self, due: float, request: bytes) -> None:
+        self.due = due
+        self._socket.sendall(request)
+
+    def receive(self) -> bytes | None:
+        """The status of the answer, once all of it is there."""
+        if not (data := self._socket.recv(_AT_ONCE)):
+            raise _TroubleError("a connection was closed")
+        self._received += data
+        head, end, body = self._received.partition(b"\r\n\r\n")
+        if not end or len(body) < int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]):
+            return None
+        self._received = b""
+        return head[9:12]
 
 
 class _Load:
-    def __init__(self, port: int, bodies: Sequence[bytes], rate: float, seconds: float) -> None:
-        self._port, self._rate, self._count = port, rate, int(rate * seconds)
+    def __init__(self, selector: selectors.BaseSelector, bodies: Sequence[bytes], rate: float, count: int) -> None:
+        self._selector, self._rate, self._count = selector, rate, count
         self._requests = [_request(body) for body in bodies]
         self._free: deque[_Connection] = deque()
         self._waiting: deque[float] = deque()
         self._random = random.Random(0)  # noqa: S311 (which user asks next)
         self._taken: list[tuple[float, float]] = []
-        self._trouble: str | None = None
-        self._done = asyncio.Event()
 
-    async def run(self) -> Latencies:
-        loop = asyncio.get_running_loop()
-        # they are taken in turn, each about once a second or more often: a server closes those that idle
-        for _ in range(min(CONNECTIONS, math.ceil(self._rate))):
-            _, connection = await loop.create_connection(
-                lambda: _Connection(self._answered, self._lost), "127.0.0.1", self._port
-            )
-            self._free.append(connection)
+    def connect(self, to: socket.socket) -> None:
+        connection = _Connection(to)
+        self._selector.register(to, selectors.EVENT_READ, connection)
+        self._free.append(connection)
+
+    def run(self) -> Latencies:
         started, stood_still = time.perf_counter(), 0.0
         for number in range(self._count):
             due = started + stood_still + number / self._rate
-            await asyncio.sleep(due - time.perf_counter())
-            if (late := time.perf_counter() - due) > STOOD_STILL_SECONDS:
+            self._receive()
+            while (late := time.perf_counter() - due) < 0:
+                self._receive()
+            if late > STOOD_STILL_SECONDS:
                 stood_still, due = stood_still + late, due + late
-            if self._trouble is not None:
-                break
             self._waiting.append(due)
             self._send()
-        try:
-            async with asyncio.timeout(LATE_SECONDS):
-                await self._done.wait()
-        except TimeoutError:
-            raise UserError(f"{self._count - len(self._taken)} of {self._count} requests had no answer") from None
-        if self._trouble is not None:
-            raise UserError(f"{self._trouble} at {self._rate:.0f} requests a second")
+        last = time.perf_counter()
+        while len(self._taken) < self._count:
+            self._receive()
+            if time.perf_counter() - last > LATE_SECONDS:
+                raise _TroubleError(f"{self._count - len(self._taken)} of {self._count} requests had no answer")
         return Latencies([taken for _, taken in sorted(self._taken)], stood_still)
 
     def _send(self) -> None:
         while self._waiting and self._free:
             self._free.popleft().send(self._waiting.popleft(), self._random.choice(self._requests))
 
-    def _answered(self, connection: "_Connection", due: float, status: bytes) -> None:
-        if status != b"200":
-            self._end(f"a request was answered {status.decode()}")
-            return
-        self._taken.append((due, time.perf_counter() - due))
-        self._free.append(connection)
-        self._send()
-        if len(self._taken) == self._count:
-            self._done.set()
-
-    def _lost(self) -> None:
-        if len(self._taken) < self._count:
-            self._end("a connection was closed")
-
-    def _end(self, trouble: str) -> None:
-        self._trouble = self._trouble or trouble
-        self._done.set()
-
-
-class _Connection(asyncio.Protocol):
-    """One request at a time over one connection."""
-
-    def __init__(self, answered: Callable[["_Connection", float, bytes], None], lost: Callable[[], None]) -> None:
-        self._answered, self._lost = answered, lost
-        self._received = b""
-        self._due = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 (of create_connection)
-        self._transport = transport
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        self._lost()
-
-    def send(self, due: float, request: bytes) -> None:
-        self._due = due
-        self._transport.write(request)
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        head, end, body = self._received.partition(b"\r\n\r\n")
-        if end and len(body) >= int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]):
-            self._received = b""
-            self._answered(self, self._due, head[9:12])
+    def _receive(self) -> None:
+        """Take what has come by now."""
+        for key, _ in self._selector.select(0):
+            connection: _Connection = key.data
+            if (status := connection.receive()) is None:
+                continue
+            if status != b"200":
+                raise _TroubleError(f"a request was answered {status.decode()}")
+            self._taken.append((connection.due, time.perf_counter() - connection.due))
+            self._free.append(connection)
+            self._send()
 
 
 def _request(body: bytes) -> bytes:
