@@ -3,13 +3,14 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.processes import command_line
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -19,13 +20,7 @@ def cli() -> Cli:
     """Run ``mts4mm`` with the given words and wait for it."""
 
     def run(*words: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "trainer.cli", *map(str, words)],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env={**os.environ, "COLUMNS": "200"},
-        )
+        return command_line(words, {**os.environ, "COLUMNS": "200"}, timeout)
 
     return run
 

@@ -4,7 +4,6 @@ Its features are made by real ONNX networks from its pictures and words: small p
 """
 
 import csv
-import multiprocessing
 import os
 import re
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from shared.events import Event
 from shared.state import open_state
+from tests.processes import FORKED
 from tests.unit.encoders.conftest import PLAIN, save
 from trainer.cli.encoders import encode_catalogue
 from trainer.demo_shop import make_shop
@@ -32,9 +32,6 @@ SETTINGS = {
     "least_new": 50,
     "watch_seconds": 0,
 }
-
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["trainer.nightly.job", "trainer.cli.nightly", "trainer.linear_teacher"])
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,7 @@ def night(
     dry_run: bool = False,
 ) -> int:
     """Run a night in a process of its own; returns its exit code, below 0 for the signal that ended it."""
-    process = _processes.Process(target=_run, args=(base, store, settings, fault, service, dry_run))
+    process = FORKED.Process(target=_run, args=(base, store, settings, fault, service, dry_run))
     process.start()
     process.join(120)
     assert process.exitcode is not None, "the night hangs"
