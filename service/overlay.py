@@ -177,8 +177,6 @@ class Overlay:
 
     def stop(self) -> None:
         """Stop following, and close the state."""
-        if not self._threads:
-            return
         self._stopping.set()
         while self._threads:
             self._threads.pop().join()

@@ -250,6 +250,13 @@ def test_the_options_of_serve_are_the_services_settings(cli: Cli) -> None:
     assert {f"MTS4MM_{name.upper()}={value}" for name, value in given.items()} <= set(shown)
 
 
+def test_everybodys_recommendations_are_written_to_a_file(cli: Cli, trained: Trained, tmp_path: Path) -> None:
+    run = cli("recommend", "--models", trained.store, "--out", tmp_path / "all.csv", "--k", 4)
+    assert run.returncode == 0, run.stderr
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 1 + 4 * 300
+    assert cli("recommend", "--models", tmp_path, "--out", tmp_path / "none.csv").returncode == 1
+
+
 def test_errors_are_json_where_json_is_asked_for(cli: Cli) -> None:
     run = cli("train", "no-such-folder", "--json")
     assert json.loads(run.stdout)["exit_code"] == run.returncode == 1

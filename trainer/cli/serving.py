@@ -1,7 +1,8 @@
-"""``mts4mm serve``: becomes the service process. The trainer does not import the service."""
+"""``mts4mm serve`` and ``recommend``: become a process of the service, which the trainer does not import."""
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -32,10 +33,27 @@ def serve(
     os.execv(sys.executable, command)  # noqa: S606 - our own interpreter, no shell
 
 
+def recommend(
+    out: Annotated[Path, typer.Option(help="File to write: *.csv, a row an item, or *.jsonl.", show_default=False)],
+    models: Annotated[Path | None, typer.Option(help="Models folder; by default MTS4MM_MODELS, or models.")] = None,
+    k: Annotated[int, typer.Option(min=1, max=500, help="Items a user.")] = 20,
+    users: Annotated[
+        Path | None, typer.Option(help="A file with a user's id a line; by default all users of the model.")
+    ] = None,
+) -> None:
+    """Write the recommendations of many users to a file, as the service would answer now; none need run."""
+    options = {"--out": out, "--models": models, "--k": k, "--users": users}
+    output.stdout.file.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "service.batch", *_words(options)])  # noqa: S606 - our own
+
+
 def service_command(
     models: Path | None, host: str | None, port: int | None, catalogue: Path | None, workers: int | None = None
 ) -> list[str]:
     """The service as a command line; what is None is left to the environment."""
     options = {"--models": models, "--host": host, "--port": port, "--catalogue": catalogue, "--workers": workers}
-    given = [[option, str(value)] for option, value in options.items() if value is not None]
-    return [sys.executable, "-m", "service", *(word for pair in given for word in pair)]
+    return [sys.executable, "-m", "service", *_words(options)]
+
+
+def _words(options: Mapping[str, object]) -> list[str]:
+    return [word for option, value in options.items() if value is not None for word in (option, str(value))]
