@@ -110,6 +110,43 @@ def test_kubectl_makes_the_same_of_the_kustomization_and_its_component(tmp_path:
         assert document.get("spec") == wanted[name].get("spec"), name
 
 
+def offered() -> list[tuple[str, str]]:
+    """Each kustomization that docs/kubernetes.md has to copy, and the file that it names besides the manifests."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (FOLDER.parents[1] / "docs" / "kubernetes.md").read_text(), re.DOTALL)
+    return list(zip(blocks[::2], blocks[1::2], strict=True))
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")
+@pytest.mark.parametrize(("own", "besides"), offered(), ids=["another policy", "a volume for the state"])
+def test_kubectl_makes_what_is_offered_to_copy(own: str, besides: str, tmp_path: Path) -> None:
+    made = _made(own.replace("PATH/deploy/kubernetes", "kubernetes"), besides, tmp_path)
+    added = yaml.safe_load(besides)
+    assert added["spec"] == next(each["spec"] for each in made if each["metadata"]["name"] == added["metadata"]["name"])
+    for document in made:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    for spec in pods(made).values():
+        mounted = {mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in spec["volumes"]}
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")
+def test_kubectl_adds_the_monitor_of_the_pods(tmp_path: Path) -> None:
+    own = {"resources": ["kubernetes"], "components": ["kubernetes/components/pod-monitor"]}
+    [monitor] = [each for each in _made(yaml.safe_dump(own), "", tmp_path) if each["kind"] == "PodMonitor"]
+    assert monitor["metadata"]["namespace"] == "mts4mm"
+
+
+def _made(own: str, besides: str, folder: Path) -> list[Document]:
+    """What a kustomization of one's own beside the manifests makes, with the last file that it names."""
+    shutil.copytree(FOLDER, folder / "kubernetes")
+    (folder / "kustomization.yaml").write_text(own)
+    if besides:
+        (folder / yaml.safe_load(own)["resources"][-1]).write_text(besides)
+    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
 def test_every_file_is_named_by_the_kustomization() -> None:
     there = {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}
     assert there == set(kustomization(FOLDER)["resources"])
