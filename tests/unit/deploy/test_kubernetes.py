@@ -1,6 +1,7 @@
 """The manifests: of the schema of the Kubernetes that they name, hardened, and consistent with each other."""
 
 import copy
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -109,6 +110,43 @@ def test_kubectl_makes_the_same_of_the_kustomization_and_its_component(tmp_path:
         assert document.get("spec") == wanted[name].get("spec"), name
 
 
+def offered() -> list[tuple[str, str]]:
+    """Each kustomization that docs/kubernetes.md has to copy, and the file that it names besides the manifests."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (FOLDER.parents[1] / "docs" / "kubernetes.md").read_text(), re.DOTALL)
+    return list(zip(blocks[::2], blocks[1::2], strict=True))
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")
+@pytest.mark.parametrize(("own", "besides"), offered(), ids=["another policy", "a volume for the state"])
+def test_kubectl_makes_what_is_offered_to_copy(own: str, besides: str, tmp_path: Path) -> None:
+    made = _made(own.replace("PATH/deploy/kubernetes", "kubernetes"), besides, tmp_path)
+    added = yaml.safe_load(besides)
+    assert added["spec"] == next(each["spec"] for each in made if each["metadata"]["name"] == added["metadata"]["name"])
+    for document in made:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    for spec in pods(made).values():
+        mounted = {mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in spec["volumes"]}
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")
+def test_kubectl_adds_the_monitor_of_the_pods(tmp_path: Path) -> None:
+    own = {"resources": ["kubernetes"], "components": ["kubernetes/components/pod-monitor"]}
+    [monitor] = [each for each in _made(yaml.safe_dump(own), "", tmp_path) if each["kind"] == "PodMonitor"]
+    assert monitor["metadata"]["namespace"] == "mts4mm"
+
+
+def _made(own: str, besides: str, folder: Path) -> list[Document]:
+    """What a kustomization of one's own beside the manifests makes, with the last file that it names."""
+    shutil.copytree(FOLDER, folder / "kubernetes")
+    (folder / "kustomization.yaml").write_text(own)
+    if besides:
+        (folder / yaml.safe_load(own)["resources"][-1]).write_text(besides)
+    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
 def test_every_file_is_named_by_the_kustomization() -> None:
     there = {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}
     assert there == set(kustomization(FOLDER)["resources"])
@@ -137,7 +175,43 @@ def test_a_redis_blip_restarts_no_pod_and_no_pod_takes_requests_without_a_model(
     [container] = pods(documents())["service"]["containers"]
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
-    assert container["startupProbe"]["httpGet"]["path"] == "/readyz"
+
+
+def test_pods_outlive_the_wait_for_the_first_model_and_a_long_fetch() -> None:
+    """A startup probe that asks for a model kills every pod of a new shop, again and again, until a night has ended."""
+    [container] = pods(documents())["service"]["containers"]
+    probe = container["startupProbe"]
+    assert probe["httpGet"]["path"] == "/livez"
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 1800
+
+
+@pytest.mark.parametrize("name", ["service", "retrain"])
+def test_linear_algebra_takes_no_more_cores_of_the_node_than_the_pod_asks_for(name: str) -> None:
+    [container] = pods(documents())[name]["containers"]
+    threads = next(entry["value"] for entry in container["env"] if entry["name"] == "OMP_NUM_THREADS")
+    assert threads == container["resources"]["requests"]["cpu"]
+
+
+def test_prometheus_finds_the_pods_under_the_job_that_the_alerts_ask_for() -> None:
+    """By the operator, or by a configuration of one's own."""
+    observability = FOLDER.parent / "observability"
+    rules = (observability / "rules.yml").read_text()
+    [job] = set(re.findall(r'job="([^"]+)"', rules))
+    monitor = yaml.safe_load((FOLDER / "components" / "pod-monitor" / "pod-monitor.yaml").read_text())
+    [deployment] = [document for document in documents() if document["kind"] == "Deployment"]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    ports = {port["name"] for port in container["ports"]}
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in ports
+    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": job}]
+    [scrape] = yaml.safe_load((observability / "scrape-kubernetes.yml").read_text())["scrape_configs"]
+    assert scrape["job_name"] == job
+    kept = scrape["relabel_configs"][0]["regex"].split(";")
+    assert kept == [labels["app.kubernetes.io/name"], endpoint["port"]]
+    [by_compose] = yaml.safe_load((observability / "prometheus.yml").read_text())["scrape_configs"]
+    assert by_compose["job_name"] == job
 
 
 def test_a_pod_has_the_time_to_drain() -> None:
