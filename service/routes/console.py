@@ -21,7 +21,7 @@ from service.engine import Engine
 from service.lookalikes import Near
 from service.overlay import Overlay
 from service.queries import UnknownLikenessError
-from service.routes.base import CurrentOverlay, LoadedEngine, whole_body
+from service.routes.base import CurrentOverlay, LoadedEngine, WholePathRoute, whole_body
 from shared.api_keys import Scope
 from shared.encoders import PictureError, encoder_modalities
 from shared.errors import UserError
@@ -49,7 +49,7 @@ _FILES = StaticFiles(packages=[("service.console", "static")])
 
 _WITH_KEY = [requires(Scope.READ)]
 
-router = APIRouter(prefix="/console", include_in_schema=False)
+router = APIRouter(prefix="/console", route_class=WholePathRoute, include_in_schema=False)
 
 
 class Item(BaseModel):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service import schemas
-from service.app import create_app
+from service.app import create_app, openapi
 from service.settings import Settings
 from shared import artifact
 from shared.errors import UserError
@@ -357,6 +357,17 @@ def test_a_path_that_is_not_there_is_a_problem(client: TestClient, path: str) ->
     assert response.status_code == 404
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json()["detail"] == "There is nothing at this path."
+
+
+LITERAL = [
+    (method, path) for path, methods in openapi()["paths"].items() for method in methods if not path.endswith("}")
+] + [("get", "/docs"), ("get", "/console"), ("get", "/console/api/settings")]
+
+
+@pytest.mark.parametrize(("method", "path"), LITERAL)
+def test_a_line_end_after_a_path_is_not_overlooked(client: TestClient, method: str, path: str) -> None:
+    asked = path.replace("{item_id}", "mug").replace("{version}", "v") + "%0A"
+    assert client.request(method, asked, json={"user_id": "ann"}).status_code in (404, 405)
 
 
 @pytest.mark.parametrize(("method", "path", "allowed"), [("GET", "/recommend", "POST"), ("POST", "/health", "GET")])

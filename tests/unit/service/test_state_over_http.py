@@ -20,7 +20,7 @@ from service.settings import Settings
 from shared import artifact
 from shared.events import Event
 from tests.integration.redis_server import Server, wait_until
-from tests.unit.service.conftest import ITEM_IDS, publish
+from tests.unit.service.conftest import ITEM_IDS, SEEN, publish
 from tests.unit.service.test_api import problem
 
 NOW = datetime.now(UTC)
@@ -171,6 +171,32 @@ def test_anybody_can_be_forgotten_and_more_than_once(shop: Client) -> None:
     assert first.forgotten_at < second.forgotten_at
 
 
+@pytest.mark.parametrize("user_id", ["ann\n", "an\nn", "\nann", "ann/\n"])
+def test_a_user_whose_id_has_a_line_end_is_forgotten_and_nobody_else(shop: Client, user_id: str) -> None:
+    shop.record_events([event(user_id, "mug")])
+    assert [seen.item_id for seen in shop.user(user_id).recent] == ["mug"]
+
+    assert shop.forget_user(user_id).user_id == user_id
+
+    with pytest.raises(ServiceError, match="404"):
+        shop.user(user_id)
+    assert shop.user("ann").trained
+
+
+@pytest.mark.parametrize("user_id", ["", "%20", "%0A", "%C2%A0"])
+def test_nobody_has_an_id_that_cannot_be_seen(http: TestClient, user_id: str) -> None:
+    [error] = problem(http.delete(f"/users/{user_id}"), 422)["errors"]
+    assert error == {"pointer": "#/user_id", "detail": "must not be blank: give it a visible character"}
+
+
+def test_a_user_whom_a_model_has_by_a_blank_id_can_be_forgotten(tmp_path: Path) -> None:
+    publish(tmp_path / "m", user_ids=[" ", *list(SEEN)[1:]])
+    with TestClient(create_app(Settings(models=tmp_path / "m"))) as http:
+        assert http.get("/users/%20").json()["trained"]
+        assert http.delete("/users/%20").status_code == 200
+        assert http.get("/users/%20").status_code == 404
+
+
 def test_what_could_not_be_kept_for_want_of_room_is_kept_when_there_is_some(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -223,6 +249,18 @@ def test_a_retired_item_that_the_model_has_no_more_can_be_restored_for_the_next_
             shop.restore_item("hat")
         shop.activate(publish(models))
         assert shop.item("hat").item_id == "hat"
+
+
+@pytest.mark.parametrize("item_id", ["mug\n", "m\nug", "mug:restore\n"])
+def test_an_id_with_a_line_end_is_another_items(shop: Client, item_id: str) -> None:
+    for ask in (shop.item, shop.similar, shop.retire_item, shop.restore_item):
+        with pytest.raises(ServiceError, match="404: The model knows no such item"):
+            ask(item_id)
+    shop.retire_item("mug")
+    with pytest.raises(ServiceError, match="404"):
+        shop.restore_item(item_id)
+    with pytest.raises(ServiceError, match="404"):
+        shop.item("mug")
 
 
 def test_an_item_that_is_not_there_cannot_be_retired(shop: Client) -> None:
