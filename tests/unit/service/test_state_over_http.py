@@ -19,6 +19,7 @@ from service.schemas import BatchRequest, RecommendRequest
 from service.settings import Settings
 from shared import artifact
 from shared.events import Event
+from shared.forgotten import ATTACHMENT, attachment
 from tests.integration.redis_server import Server, wait_until
 from tests.unit.service.conftest import ITEM_IDS, SEEN, publish
 from tests.unit.service.test_api import problem
@@ -135,6 +136,54 @@ def test_forgetting_outlives_redis_and_a_model_that_does_not_know_of_it(models: 
             away = shop.recommend(RecommendRequest(user_id="ann"))
             assert (away.reason, away.degraded) == ("unknown_user", True)
             assert shop.recommend(RecommendRequest(user_id="cyd")).reason == "trained"
+
+
+def test_the_console_knows_no_forgotten_users_and_no_retired_items_also_without_redis(
+    models: Path, tmp_path: Path
+) -> None:
+    with Server(tmp_path) as redis, TestClient(create_app(_with(models, redis))) as http:
+        before = artifact.current_version(models)
+        shop = Client("http://testserver", http=http)
+        shop.forget_user("ann")
+        shop.retire_item("mug")
+        until = datetime.now(UTC)
+        after = publish(models, attachments={ATTACHMENT: attachment(until)})
+        assert _found(http, "") == ["dan", "cyd", "007"]
+        assert _found(http, "a") == []
+        assert _compared(http, "ann", before, after) == {before: None, after: ["hat", "sock", "42", "pen"]}
+        assert _compared(http, "007", before, after) == dict.fromkeys(
+            (before, after), ["pen", "lamp", "sock", "hat", "42"]
+        )
+        http.app.state.live.refresh()  # type: ignore[attr-defined]
+        assert _found(http, "a") == ["ann"], "the model was trained with who came back as somebody new"
+        with TestClient(create_app(_with(models, redis))) as other:
+            shop_there = Client("http://testserver", http=other)
+            shop_there.forget_user("ann")
+            shop_there.forget_user("dan")
+        assert _found(http, "", limit=1) == ["cyd"]
+
+        redis.kill()
+
+        assert _found(http, "") == ["cyd", "007"]
+        assert _compared(http, "ann", before, after) == {before: None, after: None}
+
+
+def _with(models: Path, redis: Server) -> Settings:
+    return Settings(models=models, redis_url=redis.url)  # type: ignore[arg-type]
+
+
+def _found(http: TestClient, prefix: str, limit: int = 20) -> list[str]:
+    found = http.get("/console/api/users", params={"q": prefix, "limit": limit}).json()
+    return [user["user_id"] for user in found["users"]]
+
+
+def _compared(http: TestClient, user_id: str, before: str, after: str) -> dict[str, list[str] | None]:
+    asked = {"user_id": user_id, "before": before, "after": after, "k": 6}
+    answer = http.get("/console/api/compare", params=asked).json()
+    return {
+        each["version"]: [item["item_id"] for item in each["items"]] if each["known"] else None
+        for each in (answer["before"], answer["after"])
+    }
 
 
 def test_a_process_that_starts_while_redis_is_away_goes_by_what_was_last_known(models: Path, tmp_path: Path) -> None:
