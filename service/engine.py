@@ -205,7 +205,7 @@ class Engine:
             return begun
         best = self._ranked(query, begun.asked, allowed)
         if query.explain and parts is not None:
-            return begun.answer(best, self._explanations(best.items, parts, factors, taste))
+            return begun.answer(best, self._explanations(best, parts, factors, taste))
         return begun.answer(best)
 
     def rows(self, item_ids: Iterable[str]) -> NDArray[np.int64]:
@@ -351,20 +351,22 @@ class Engine:
 
     def _explanations(
         self,
-        rows: NDArray[np.int64],
+        best: Ranking,
         parts: NDArray[np.float32],
         factors: NDArray[np.float32],
         taste: "_Taste",
     ) -> list[list[PartOfScore]]:
-        embeddings = self.items.vectors(rows).astype(np.float64)
+        embeddings = self.items.vectors(best.items).astype(np.float64)
         scores = embeddings @ parts.T.astype(np.float64)
+        # The vector that was searched with is the sum of the parts in single precision.
+        scores[np.arange(len(scores)), np.abs(scores).argmax(axis=1)] += best.scores - scores.sum(axis=1)
         reasons = self._reasons(embeddings, factors, taste)
         return [
             [
                 PartOfScore(name, float(score), reason)
                 for name, score, reason in zip(self.part_names, scores[place], reasons[place], strict=True)
             ]
-            for place in range(len(rows))
+            for place in range(len(scores))
         ]
 
     def _reasons(
