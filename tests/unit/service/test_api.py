@@ -125,6 +125,23 @@ def test_a_batch_answers_each_user_as_alone(client: TestClient) -> None:
     assert problem(client.post("/recommend:batch", json={"user_ids": ["a"] * 1001}), 422)
 
 
+@pytest.mark.parametrize(
+    ("k", "explain", "most"), [(500, False, 100), (51, False, 980), (20, True, 1_000), (21, True, 952)]
+)
+def test_a_batch_has_so_many_items_that_they_fit_one_answer(
+    client: TestClient, k: int, explain: bool, most: int
+) -> None:
+    def asked(users: int) -> Response:
+        body = {"user_ids": ["ann"] * users, "k": k, "explain": explain}
+        return client.post("/recommend:batch", json=body)
+
+    assert len(asked(most).json()["recommendations"]) == most
+    if most < schemas.MAX_USERS:
+        [error] = problem(asked(most + 1), 422)["errors"]
+        assert error["pointer"] == "#/user_ids"
+        assert error["detail"].endswith(": send fewer at once")
+
+
 def test_items_and_users_are_looked_up(client: TestClient, store: Path) -> None:
     version = artifact.current_version(store)
     assert client.get("/items/42").json() == {
