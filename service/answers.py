@@ -5,7 +5,6 @@ the artefact has them, without being parsed, and what was just made is not check
 """
 
 import json
-from dataclasses import asdict
 from itertools import count, repeat
 
 from pydantic_core import to_json
@@ -48,4 +47,4 @@ def _numbers(numbers: list[float]) -> list[str]:
 
 
 def _explanation(parts: list[PartOfScore]) -> str:
-    return json.dumps([asdict(part) for part in parts])
+    return json.dumps([vars(part) for part in parts])

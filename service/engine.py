@@ -112,6 +112,7 @@ class Engine:
     Attributes:
         impersonal: the strategy for whoever nothing is known of.
         demand: (items,), what that strategy ranks by.
+        forgotten_until: up to when forgotten users are not in the artefact; None where it does not say.
     """
 
     def __init__(self, artifact: Artifact) -> None:
@@ -125,7 +126,7 @@ class Engine:
         self.live = LiveTable.empty(artifact.width)
         self.items = Items(artifact, self.live)
         self._attributes: Attributes | JoinedAttributes = Attributes(len(artifact.items), artifact.item_metadata)
-        self._forgotten_until = forgotten_until(artifact)
+        self.forgotten_until = forgotten_until(artifact)
         self._factors_of_1 = np.ones(len(self.part_names), np.float32)
         self._weights = item_weights(artifact.popularity)
         self._popularity = artifact.popularity
@@ -204,7 +205,7 @@ class Engine:
             return begun
         best = self._ranked(query, begun.asked, allowed)
         if query.explain and parts is not None:
-            return begun.answer(best, self._explanations(best.items, parts, factors, taste))
+            return begun.answer(best, self._explanations(best, parts, factors, taste))
         return begun.answer(best)
 
     def rows(self, item_ids: Iterable[str]) -> NDArray[np.int64]:
@@ -285,9 +286,7 @@ class Engine:
     def _user(self, user_id: str | None, since: SinceTraining) -> int | None:
         """The row of a user whom the training knew, and who was not forgotten since; else None."""
         user = None if user_id is None else self.artifact.users.dense(user_id)
-        if user is None or since.forgotten_at is None:
-            return user
-        return user if self._forgotten_until is not None and since.forgotten_at <= self._forgotten_until else None
+        return None if since.outdates(self.forgotten_until) else user
 
     def _taste(self, query: Query) -> "tuple[_Taste, list[str]]":
         """What is known of who asks, and the items of the history that are unknown."""
@@ -352,20 +351,22 @@ class Engine:
 
     def _explanations(
         self,
-        rows: NDArray[np.int64],
+        best: Ranking,
         parts: NDArray[np.float32],
         factors: NDArray[np.float32],
         taste: "_Taste",
     ) -> list[list[PartOfScore]]:
-        embeddings = self.items.vectors(rows).astype(np.float64)
+        embeddings = self.items.vectors(best.items).astype(np.float64)
         scores = embeddings @ parts.T.astype(np.float64)
+        # The vector that was searched with is the sum of the parts in single precision.
+        scores[np.arange(len(scores)), np.abs(scores).argmax(axis=1)] += best.scores - scores.sum(axis=1)
         reasons = self._reasons(embeddings, factors, taste)
         return [
             [
                 PartOfScore(name, float(score), reason)
                 for name, score, reason in zip(self.part_names, scores[place], reasons[place], strict=True)
             ]
-            for place in range(len(rows))
+            for place in range(len(scores))
         ]
 
     def _reasons(

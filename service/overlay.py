@@ -125,7 +125,7 @@ class Overlay:
         try:
             found = self.call("recent", lambda state: state.recent(user_ids))
         except StateUnavailable:
-            return [self._remembered(user_id) for user_id in user_ids], False
+            return [self.remembered(user_id) for user_id in user_ids], False
         return [since_training(recent, self.weights) for recent in found], self._is_read
 
     async def since_soon(self, user_id: str | None) -> tuple[SinceTraining, bool]:
@@ -136,9 +136,10 @@ class Overlay:
         if state is not None and not state.refuses:
             return await self._gathered(user_id)
         self._on_call("recent", "unavailable", 0.0)
-        return self._remembered(user_id), False
+        return self.remembered(user_id), False
 
-    def _remembered(self, user_id: str) -> SinceTraining:
+    def remembered(self, user_id: str) -> SinceTraining:
+        """What is known of a user without asking Redis: when they were forgotten, as of the last look."""
         return self._forgotten.get(digest(user_id), NOTHING) if self._forgotten else NOTHING
 
     def _each_since(self, user_ids: Sequence[str]) -> list[tuple[SinceTraining, bool]]:

@@ -24,6 +24,15 @@ class SinceTraining:
     hidden: Collection[str] = ()
     forgotten_at: datetime | None = None
 
+    def outdates(self, forgotten_until: datetime | None) -> bool:
+        """Whether the user was forgotten since a model was trained, so that nothing it knows of them is used.
+
+        ``forgotten_until`` is the model's, see ``shared/forgotten.py``; one that does not say is not trusted.
+        """
+        if self.forgotten_at is None:
+            return False
+        return forgotten_until is None or self.forgotten_at > forgotten_until
+
 
 NOTHING = SinceTraining()
 

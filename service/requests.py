@@ -49,7 +49,6 @@ class Front:
         self._metrics = metrics
         self._log = log
         self._draining = draining
-        self._templates: dict[str, str] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request in with its id, and report how it was answered."""
@@ -82,7 +81,7 @@ class Front:
             self._report(scope, status, time.perf_counter() - started)
 
     def _report(self, scope: Scope, status: int, seconds: float) -> None:
-        route = self._template(scope)
+        route = _template(scope)
         state = scope["state"]
         if "gone" in state:
             status = GONE
@@ -92,16 +91,11 @@ class Front:
             key, recommendation = state.get("key_name"), state.get("recommendation_id")
             self._log.answered(state["request_id"], method, route, status, seconds, key, recommendation)
 
-    def _template(self, scope: Scope) -> str:
-        """The route's path as the API's description has it; of what is asked for itself there is no bound."""
-        route = scope.get("route")
-        if route is None:
-            return UNMATCHED
-        path: str = route.path
-        template = self._templates.get(path)
-        if template is None:
-            template = self._templates[path] = path.replace(":path}", "}")
-        return template
+
+def _template(scope: Scope) -> str:
+    """The route's path as the API's description has it; of what is asked for itself there is no bound."""
+    route = scope.get("route")
+    return UNMATCHED if route is None else str(route.path_format)
 
 
 def _given_id(scope: Scope) -> bytes | None:

@@ -15,8 +15,10 @@ from pydantic import (
     PlainValidator,
     PrivateAttr,
     ValidationError,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -31,6 +33,8 @@ MAX_K = 500
 MAX_ITEMS = 1_000
 MAX_CONDITIONS = 20
 MAX_USERS = 1_000
+MAX_LISTED = 50_000
+MAX_EXPLAINED = 20_000
 MAX_EVENTS = 1_000
 MAX_WEIGHT = 100
 MAX_ATTRIBUTES = 200
@@ -182,7 +186,23 @@ class BatchRequest(Selection):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"user_ids": ["u42", "u7"], "k": 10}]})
 
-    user_ids: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, max_length=MAX_USERS)
+    user_ids: list[Annotated[str, Field(min_length=1)]] = Field(
+        min_length=1,
+        max_length=MAX_USERS,
+        description=f"Times `k` they may be {MAX_LISTED:,} items, or {MAX_EXPLAINED:,} with `explain`.",
+    )
+
+    @field_validator("user_ids")
+    @classmethod
+    def _fit_one_answer(cls, user_ids: list[str], others: ValidationInfo) -> list[str]:
+        k, explain = others.data.get("k"), others.data.get("explain")
+        most = MAX_EXPLAINED if explain else MAX_LISTED
+        if k is not None and len(user_ids) * k > most:
+            how = " with `explain`" if explain else ""
+            raise ValueError(
+                f"{len(user_ids)} users of {k} items each are more than {most:,} items{how}: send fewer at once"
+            )
+        return user_ids
 
 
 def _judged(row: object) -> Event | ValidationError:

@@ -6,7 +6,7 @@ objects. It knows nothing of files, users or items.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import TypeVar
 
 import numpy as np
@@ -113,19 +113,18 @@ class IdMap:
         """Return the outside ids of dense indices, in the order given."""
         return [self.outside(int(index)) for index in indices]
 
-    def starting_with(self, prefix: str, limit: int) -> list[int]:
-        """Return the dense indices of up to ``limit`` outside ids that start like this, in the order of the ids.
+    def starting_with(self, prefix: str) -> Iterator[int]:
+        """Iterate over the dense indices of the outside ids that start like this, in the order of the ids.
 
-        >>> IdMap.from_ids(["b2", "a", "b1"]).starting_with("b", 10)
+        >>> list(IdMap.from_ids(["b2", "a", "b1"]).starting_with("b"))
         [2, 0]
         """
         try:
             wanted = prefix.encode()
         except UnicodeEncodeError:
-            return []
+            return iter(())
         at = bisect_left(self._sorted, wanted, key=self._bytes)
-        found = self._sorted[at : at + limit].tolist()
-        return [index for index in found if self._bytes(index).startswith(wanted)]
+        return takewhile(lambda index: self._bytes(index).startswith(wanted), self._sorted[at:])
 
     def check_order(self) -> None:
         """Check that the sorted order is sorted and no id is there twice; reads every id once.

@@ -64,15 +64,21 @@ class Search:
             lines.append(line(artifact.items.outside(row), metadata))
         self._lines = Lines(rows, lines)
 
-    def users(self, prefix: str, limit: int) -> list[FoundUser]:
-        """Users whose id starts like this, in the order of the ids; where nothing is given, the most active ones."""
+    def users(
+        self, prefix: str, limit: int, is_forgotten: Callable[[str], bool] = lambda user_id: False
+    ) -> list[FoundUser]:
+        """Users whose id starts like this, in the order of the ids; where nothing is given, the most active ones.
+
+        Args:
+            prefix: how the ids start.
+            limit: how many are wanted.
+            is_forgotten: says of an id whether the user is to be left out.
+        """
         artifact = self._artifact
         counts = np.diff(artifact.train_indptr)
-        if prefix:
-            found = artifact.users.starting_with(prefix, limit)
-        else:
-            found = np.argsort(-counts, kind="stable")[:limit].tolist()
-        return [FoundUser(artifact.users.outside(user), int(counts[user])) for user in found]
+        rows = artifact.users.starting_with(prefix) if prefix else map(int, np.argsort(-counts, kind="stable"))
+        found = (FoundUser(artifact.users.outside(row), int(counts[row])) for row in rows)
+        return list(islice((user for user in found if not is_forgotten(user.user_id)), limit))
 
     def items(
         self, words: str, limit: int, added: Lines = NO_LINES, hidden: AbstractSet[int] = frozenset()

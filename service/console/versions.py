@@ -1,14 +1,17 @@
 """The versions of a store, by their manifests, and how two of them answer the same user."""
 
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from service.recent import NOTHING, SinceTraining
 from shared import artifact, manifest
 from shared.artifact import Artifact
 from shared.errors import UserError
+from shared.forgotten import forgotten_until
 from shared.manifest import Manifest
 
 _MOST = 50
@@ -68,14 +71,31 @@ class Versions:
         return Version(name, name == current, read, None)
 
 
-def ranked(model: Artifact, user_id: str, k: int) -> list[int] | None:
-    """The best items of a user by the embeddings alone, without those of the training; None for an unknown user."""
+def ranked(
+    model: Artifact, user_id: str, k: int, since: SinceTraining = NOTHING, retired: Collection[str] = ()
+) -> list[int] | None:
+    """The best items of a user by the embeddings alone, without those of the training and retired ones.
+
+    Args:
+        model: a version.
+        user_id: the user.
+        k: how many items are wanted.
+        since: when the user was forgotten, if ever.
+        retired: ids of items that nobody is to get.
+
+    Returns:
+        Rows of items, best first; None for a user whom the version does not know, or not any more.
+
+    Raises:
+        UserError: the version says in a wrong way until when users are forgotten.
+    """
     user = model.users.dense(user_id)
-    if user is None:
+    if user is None or since.outdates(forgotten_until(model)):
         return None
     scores = model.item_embeddings @ model.user_embeddings[user]
-    seen = model.seen(user)
-    scores[seen] = -np.inf
-    count = min(k, len(scores) - len(seen))
+    rows = [row for item_id in retired if (row := model.items.dense(item_id)) is not None]
+    left_out = np.union1d(model.seen(user), np.array(rows, dtype=np.int64))
+    scores[left_out] = -np.inf
+    count = min(k, len(scores) - len(left_out))
     best = np.argpartition(-scores, count - 1)[:count] if 0 < count < len(scores) else np.arange(count)
     return [int(item) for item in best[np.lexsort((best, -scores[best]))]]

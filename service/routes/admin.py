@@ -11,7 +11,7 @@ from service.access import requires
 from service.live_model import LiveModel, try_out
 from service.model_mirror import ModelMirror
 from service.overlay import Overlay
-from service.routes.base import ADMIN_PROBLEMS, CurrentOverlay
+from service.routes.base import ADMIN_PROBLEMS, CurrentOverlay, WholePathRoute
 from service.schemas import ActivationResponse, ModelsResponse, ModelVersion
 from shared import artifact
 from shared.api_keys import Scope
@@ -19,7 +19,7 @@ from shared.artifact import VersionSummary
 from shared.errors import SupersededError, UserError
 from shared.state import StateUnavailable
 
-router = APIRouter(prefix="/admin", dependencies=[requires(Scope.ADMIN)])
+router = APIRouter(prefix="/admin", route_class=WholePathRoute, dependencies=[requires(Scope.ADMIN)])
 
 
 @router.get("/models", operation_id="models")

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 from anyio import to_thread
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
@@ -21,7 +22,32 @@ from service.stopping import awaiting_threads
 Found = TypeVar("Found")
 
 
-class JsonRoute(APIRoute):
+class _IdConvertor(Convertor[str]):
+    """Takes all that is left of a path for an id, ``{name:id}``: slashes, and line ends, at which ``path`` stops."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("id", _IdConvertor())
+
+
+class WholePathRoute(APIRoute):
+    """A route whose path ends where it says, also before a line end, which Starlette's patterns overlook."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Leave a path alone that ends in a line end, unless that belongs to an id."""
+        if scope["path"].endswith("\n") and not self.path.endswith("}"):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+class JsonRoute(WholePathRoute):
     """A route that takes JSON and refuses other bodies by what they say they are."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -39,8 +65,8 @@ class JsonRoute(APIRoute):
         return handle_json
 
 
-class LiteralTailRoute(APIRoute):
-    """A route ``/.../{id:path}/tail`` that leaves alone the ids that end in its tail.
+class LiteralTailRoute(WholePathRoute):
+    """A route ``/.../{name:id}/tail`` that leaves alone the ids that end in its tail.
 
     The slash before the tail is one of the path; an encoded one, ``%2F``, belongs to the id.
     """
@@ -94,7 +120,7 @@ ITEM_PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 PUT_PROBLEMS: dict[int | str, dict[str, Any]] = {
     **PROBLEMS,
-    404: {"model": Problem, "description": "The id has a line end, which no path may have."},
+    404: {"model": Problem, "description": "The path names no item: an id of dots alone is not sent as one."},
     409: {"model": Problem, "description": "The model cannot place items by their content."},
     503: {"model": Problem, "description": f"No model is loaded. {STATE_AWAY}"},
     507: {"model": Problem, "description": "There is no room for another live item: train, or delete some."},

@@ -18,6 +18,7 @@ from service.routes.base import (
     JsonRoute,
     LiteralTailRoute,
     LoadedEngine,
+    WholePathRoute,
     known,
     refuse_retired,
 )
@@ -36,11 +37,11 @@ from shared.state import LiveItem, LiveItemsFull, UserState
 
 likes = APIRouter(route_class=LiteralTailRoute, dependencies=[requires(Scope.READ)])
 router = APIRouter(dependencies=[requires(Scope.READ)])
-changes = APIRouter(dependencies=[requires(Scope.ADMIN)])
+changes = APIRouter(route_class=WholePathRoute, dependencies=[requires(Scope.ADMIN)])
 puts = APIRouter(route_class=JsonRoute, dependencies=[requires(Scope.ADMIN)])
 
 
-@likes.get("/items/{item_id:path}/similar", operation_id="similar_items", responses=ITEM_PROBLEMS)
+@likes.get("/items/{item_id:id}/similar", operation_id="similar_items", responses=ITEM_PROBLEMS)
 def similar(
     item_id: str,
     engine: LoadedEngine,
@@ -77,7 +78,7 @@ def similar(
     )
 
 
-@changes.post("/items/{item_id:path}:restore", operation_id="restore_item", responses=RETIREMENT_PROBLEMS)
+@changes.post("/items/{item_id:id}:restore", operation_id="restore_item", responses=RETIREMENT_PROBLEMS)
 def restore(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay) -> RetiredResponse:
     """Take a retirement back; of an item that is not retired, nothing changes.
 
@@ -90,7 +91,7 @@ def restore(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay) -> Reti
     return RetiredResponse(item_id=item_id, retired=False)
 
 
-@router.get("/items/{item_id:path}", operation_id="item", responses=ITEM_PROBLEMS)
+@router.get("/items/{item_id:id}", operation_id="item", responses=ITEM_PROBLEMS)
 def item(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay) -> ItemResponse:
     """What the model knows of an item."""
     refuse_retired(overlay, item_id)
@@ -103,7 +104,7 @@ def item(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay) -> ItemRes
     )
 
 
-@puts.put("/items/{item_id:path}", operation_id="put_item", responses=PUT_PROBLEMS)
+@puts.put("/items/{item_id:id}", operation_id="put_item", responses=PUT_PROBLEMS)
 def put(item_id: str, wanted: PutItemRequest, engine: LoadedEngine, overlay: CurrentOverlay) -> PutItemResponse:
     """Add an item, or say anew what is known of one; it can be recommended at once, without a training.
 
@@ -141,7 +142,7 @@ def _taken_away(state: UserState, item_id: str) -> None:
     state.announce()
 
 
-@changes.delete("/items/{item_id:path}", operation_id="retire_item", responses=RETIREMENT_PROBLEMS)
+@changes.delete("/items/{item_id:id}", operation_id="retire_item", responses=RETIREMENT_PROBLEMS)
 def retire(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay) -> RetiredResponse:
     """Retire an item: it is in no answer from now on, whichever model is live, until it is restored.
 

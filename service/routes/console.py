@@ -21,7 +21,7 @@ from service.engine import Engine
 from service.lookalikes import Near
 from service.overlay import Overlay
 from service.queries import UnknownLikenessError
-from service.routes.base import CurrentOverlay, LoadedEngine, whole_body
+from service.routes.base import CurrentOverlay, LoadedEngine, WholePathRoute, whole_body
 from shared.api_keys import Scope
 from shared.encoders import PictureError, encoder_modalities
 from shared.errors import UserError
@@ -49,7 +49,7 @@ _FILES = StaticFiles(packages=[("service.console", "static")])
 
 _WITH_KEY = [requires(Scope.READ)]
 
-router = APIRouter(prefix="/console", include_in_schema=False)
+router = APIRouter(prefix="/console", route_class=WholePathRoute, include_in_schema=False)
 
 
 class Item(BaseModel):
@@ -120,12 +120,18 @@ def model(engine: LoadedEngine, request: Request) -> dict[str, Any]:
 @router.get("/api/users", dependencies=_WITH_KEY)
 def users(
     engine: LoadedEngine,
+    overlay: CurrentOverlay,
     request: Request,
     q: Annotated[str, Parameter(max_length=512)] = "",
     limit: Annotated[int, Parameter(ge=1, le=_MOST_FOUND)] = 20,
 ) -> dict[str, Any]:
-    """Users whose id starts with ``q``."""
-    found = _desk(request).read(engine.artifact).search.users(q, limit)
+    """Users whose id starts with ``q``, without those who were forgotten."""
+    overlay.look()  # else who was just forgotten at another process would be there
+
+    def is_forgotten(user_id: str) -> bool:
+        return overlay.remembered(user_id).outdates(engine.forgotten_until)
+
+    found = _desk(request).read(engine.artifact).search.users(q, limit, is_forgotten)
     return {"model_version": engine.artifact.manifest.version, "users": [vars(user) for user in found]}
 
 
@@ -238,18 +244,30 @@ def night_page(request: Request) -> Response:
 @router.get("/api/compare", dependencies=_WITH_KEY)
 def compare(
     request: Request,
+    overlay: CurrentOverlay,
     user_id: Annotated[str, Parameter(min_length=1, max_length=512)],
     before: str,
     after: str,
     k: Annotated[int, Parameter(ge=1, le=_MOST_PLACES)] = 20,
 ) -> dict[str, Any]:
-    """What two versions recommend to a user by their embeddings alone, side by side."""
-    desk = _desk(request)
-    return {
-        "user_id": user_id,
-        "before": _list(desk, before, user_id, k),
-        "after": _list(desk, after, user_id, k),
-    }
+    """What two versions recommend to a user by their embeddings alone, side by side, without retired items."""
+    ((since,), _) = overlay.since([user_id])
+
+    def listed(version: str) -> dict[str, Any]:
+        try:
+            artifact = _desk(request).versions.open(version)
+            found = ranked(artifact, user_id, k, since, overlay.retired.item_ids)
+        except UserError as error:
+            raise HTTPException(404, str(error)) from None
+        return {
+            "version": version,
+            "known": found is not None,
+            "items": [
+                {"item_id": artifact.items.outside(row), "metadata": artifact.item_metadata(row)} for row in found or []
+            ],
+        }
+
+    return {"user_id": user_id, "before": listed(before), "after": listed(after)}
 
 
 @router.get("/{path:path}")
@@ -298,18 +316,3 @@ def _summary(version: Version) -> dict[str, Any]:
         summary |= said.model_dump(mode="json", exclude={"version", "files", "digest"})
         summary |= {"files": len(said.files), "bytes": sum(entry.size for entry in said.files.values())}
     return summary
-
-
-def _list(desk: Desk, version: str, user_id: str, k: int) -> dict[str, Any]:
-    try:
-        artifact = desk.versions.open(version)
-    except UserError as error:
-        raise HTTPException(404, str(error)) from None
-    found = ranked(artifact, user_id, k)
-    return {
-        "version": version,
-        "known": found is not None,
-        "items": [
-            {"item_id": artifact.items.outside(row), "metadata": artifact.item_metadata(row)} for row in found or []
-        ],
-    }

@@ -8,10 +8,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from service.metrics import Metrics
+from service.routes.base import WholePathRoute
 from service.schemas import HealthResponse, ProbeResponse, Problem, RefusedModel
 from service.vitals import Vitals
 
-router = APIRouter()
+router = APIRouter(route_class=WholePathRoute)
 
 
 async def vitals(request: Request) -> Vitals:

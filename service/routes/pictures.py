@@ -20,7 +20,7 @@ router = APIRouter(route_class=LiteralTailRoute, dependencies=[requires(Scope.RE
 
 
 @router.get(
-    "/items/{item_id:path}/image",
+    "/items/{item_id:id}/image",
     operation_id="item_image",
     response_class=Response,
     responses={

@@ -33,11 +33,12 @@ def publish(
     attachments: Mapping[str, bytes] | None = None,
     items: Sequence[Mapping[str, Any]] = tuple({"title": title} for title in TITLES),
     item_ids: Sequence[str] = tuple(ITEM_IDS),
+    user_ids: Sequence[str] = tuple(SEEN),
 ) -> str:
     """Publish the small shop; returns the version."""
     seen = list(SEEN.values())
     model = StudentModel(
-        user_ids=list(SEEN),
+        user_ids=user_ids,
         item_ids=item_ids,
         user_embeddings=USER_EMBEDDINGS,
         item_embeddings=ITEM_EMBEDDINGS,

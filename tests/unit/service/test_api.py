@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service import schemas
-from service.app import create_app
+from service.app import create_app, openapi
 from service.settings import Settings
 from shared import artifact
 from shared.errors import UserError
@@ -123,6 +123,23 @@ def test_a_batch_answers_each_user_as_alone(client: TestClient) -> None:
         assert answered == alone
     assert problem(client.post("/recommend:batch", json={"user_ids": []}), 422)["errors"][0]["pointer"] == "#/user_ids"
     assert problem(client.post("/recommend:batch", json={"user_ids": ["a"] * 1001}), 422)
+
+
+@pytest.mark.parametrize(
+    ("k", "explain", "most"), [(500, False, 100), (51, False, 980), (20, True, 1_000), (21, True, 952)]
+)
+def test_a_batch_has_so_many_items_that_they_fit_one_answer(
+    client: TestClient, k: int, explain: bool, most: int
+) -> None:
+    def asked(users: int) -> Response:
+        body = {"user_ids": ["ann"] * users, "k": k, "explain": explain}
+        return client.post("/recommend:batch", json=body)
+
+    assert len(asked(most).json()["recommendations"]) == most
+    if most < schemas.MAX_USERS:
+        [error] = problem(asked(most + 1), 422)["errors"]
+        assert error["pointer"] == "#/user_ids"
+        assert error["detail"].endswith(": send fewer at once")
 
 
 def test_items_and_users_are_looked_up(client: TestClient, store: Path) -> None:
@@ -357,6 +374,17 @@ def test_a_path_that_is_not_there_is_a_problem(client: TestClient, path: str) ->
     assert response.status_code == 404
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json()["detail"] == "There is nothing at this path."
+
+
+LITERAL = [
+    (method, path) for path, methods in openapi()["paths"].items() for method in methods if not path.endswith("}")
+] + [("get", "/docs"), ("get", "/console"), ("get", "/console/api/settings")]
+
+
+@pytest.mark.parametrize(("method", "path"), LITERAL)
+def test_a_line_end_after_a_path_is_not_overlooked(client: TestClient, method: str, path: str) -> None:
+    asked = path.replace("{item_id}", "mug").replace("{version}", "v") + "%0A"
+    assert client.request(method, asked, json={"user_id": "ann"}).status_code in (404, 405)
 
 
 @pytest.mark.parametrize(("method", "path", "allowed"), [("GET", "/recommend", "POST"), ("POST", "/health", "GET")])

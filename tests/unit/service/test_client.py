@@ -1,6 +1,11 @@
 """The typed client, against the service in this process."""
 
 import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import httpx2
@@ -38,7 +43,7 @@ def test_errors_carry_the_problem(shop: Client) -> None:
         shop.item("what/is ?this")
     assert (raised.value.status, raised.value.retry_after_seconds) == (404, None)
     assert raised.value.problem is not None
-    assert raised.value.problem.instance.startswith("/items/what/is")
+    assert raised.value.problem.instance == "/items/what/is ?this"
     with pytest.raises(ServiceError, match=r"422.*#/filter/price: The model knows no attribute"):
         shop.recommend(RecommendRequest(user_id="ann", filter={"price": RangeFilter(max=3)}))
 
@@ -77,6 +82,81 @@ def test_an_answer_of_somebody_else_is_no_problem_document(status: int) -> None:
         with pytest.raises(ServiceError, match=f"{status}: no problem document") as raised:
             ask()
         assert (raised.value.problem, raised.value.retry_after_seconds) == (None, 7.0)
+
+
+def _answering(status: int, **answer: Any) -> Client:
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(status, **answer))
+    return Client("http://proxy", http=httpx2.Client(transport=transport))
+
+
+@pytest.mark.parametrize("client", [_answering(200, text="<html>"), _answering(204), _answering(200, json={})])
+def test_a_success_of_somebody_else_is_an_error_too(client: Client) -> None:
+    for ask in (lambda: client.item("mug"), client.health, lambda: client.recommend(RecommendRequest(user_id="ann"))):
+        with pytest.raises(ServiceError, match=r"20.: no answer of the service"):
+            ask()
+
+
+@pytest.mark.parametrize(("said", "seconds"), [("3", 3.0), ("\u00b2", None), ("Wed, 21 Oct 2026 07:28:00 GMT", None)])
+def test_when_to_try_again_is_told_in_whole_seconds_or_not(said: str, seconds: float | None) -> None:
+    with pytest.raises(ServiceError) as raised:
+        _answering(503, headers={"retry-after": said.encode("latin-1")}).models()
+    assert raised.value.retry_after_seconds == seconds
+
+
+@pytest.mark.parametrize("id_", ["", ".", ".."])
+def test_an_id_that_no_path_can_hold_is_not_sent(shop: Client, id_: str) -> None:
+    for ask in (shop.item, shop.similar, shop.retire_item, shop.restore_item, shop.user, shop.forget_user):
+        with pytest.raises(ValueError, match="no path can hold"):
+            ask(id_)
+    with pytest.raises(ValueError, match="no path can hold"):
+        shop.put_item(id_, PutItemRequest())
+
+
+def test_an_answer_about_somebody_else_is_an_error() -> None:
+    forgotten = _answering(200, json={"user_id": "b", "forgotten_at": "2026-11-23T08:15:02Z"})
+    with pytest.raises(ServiceError, match="about 'b' instead of 'a//b'"):
+        forgotten.forget_user("a//b")
+    retired = _answering(200, json={"item_id": "b", "retired": True})
+    for ask in (retired.retire_item, retired.restore_item):
+        with pytest.raises(ServiceError, match=r"about 'b' instead of 'a/\.\./b'"):
+            ask("a/../b")
+
+
+def test_what_takes_the_service_longer_is_waited_for_longer() -> None:
+    """A service that takes half a second for everything, on a socket."""
+    with _slow_service(0.5) as url, Client(url, timeout_seconds=0.1) as client:
+        with pytest.raises(httpx2.ReadTimeout):
+            client.health()
+        for ask in (client.roll_back, lambda: client.activate("v"), lambda: client.recommend_batch(BATCH)):
+            with pytest.raises(ServiceError, match="404"):
+                ask()
+
+
+BATCH = BatchRequest(user_ids=["ann"])
+
+
+@contextmanager
+def _slow_service(seconds: float) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            time.sleep(seconds)
+            with suppress(OSError):  # nobody waits any more
+                self.send_error(404)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_nobody_there_is_a_transport_error() -> None:

@@ -350,6 +350,16 @@ def test_weights_make_parts_stronger_or_weaker(engine: Engine) -> None:
     assert (raised.value.name, raised.value.known) == ("image", ("id", "text"))
 
 
+def test_the_parts_add_up_to_the_score_however_large_they_are(engine: Engine) -> None:
+    taken = {"pen": 1e6 / 3, "42": 0.1, "hat": 77.7}
+    for weights in ({}, {"id": 99.9, "text": 33.3}, {"id": 0.7, "text": 0.0}):
+        for diversity in (0.0, 0.3):
+            query = Query("ann", since=SinceTraining(taken=taken), weights=weights, explain=True, diversity=diversity)
+            for item in engine.recommend(replace(query, exclude_seen=False)).items:
+                scores = [part.score for part in item.explanation]
+                assert abs(sum(scores) - item.score) <= 1e-15 * max(map(abs, scores))
+
+
 def test_popular_items_have_no_explanation(engine: Engine) -> None:
     assert all(item.explanation is None for item in engine.recommend(Query("nobody", explain=True)).items)
 

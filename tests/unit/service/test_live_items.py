@@ -384,6 +384,18 @@ def test_an_item_has_an_id_that_can_be_seen(http: TestClient, item_id: str) -> N
     assert "must not be blank" in answer.text
 
 
+@pytest.mark.parametrize("item_id", ["mug\n", "m\nug", "mug/similar\n"])
+def test_an_item_whose_id_has_a_line_end_is_put_and_retired_itself(shop: Client, item_id: str) -> None:
+    shop.put_item("mug", mug())
+    assert shop.put_item(item_id, mug()).item_id == item_id
+    assert shop.similar(item_id, k=1).items[0].item_id == "mug"
+    assert shop.retire_item(item_id).item_id == item_id
+    with pytest.raises(ServiceError, match="404"):
+        shop.item(item_id)
+    assert shop.restore_item(item_id).item_id == item_id
+    assert shop.item("mug").item_id == "mug"
+
+
 def test_an_item_has_an_id_that_events_can_name(http: TestClient) -> None:
     answer = http.put("/items/mug%00", json={"features": {"text": [1, 0, 0]}})
     assert answer.status_code == 422

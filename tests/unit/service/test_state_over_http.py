@@ -19,8 +19,9 @@ from service.schemas import BatchRequest, RecommendRequest
 from service.settings import Settings
 from shared import artifact
 from shared.events import Event
+from shared.forgotten import ATTACHMENT, attachment
 from tests.integration.redis_server import Server, wait_until
-from tests.unit.service.conftest import ITEM_IDS, publish
+from tests.unit.service.conftest import ITEM_IDS, SEEN, publish
 from tests.unit.service.test_api import problem
 
 NOW = datetime.now(UTC)
@@ -137,6 +138,53 @@ def test_forgetting_outlives_redis_and_a_model_that_does_not_know_of_it(models: 
             assert shop.recommend(RecommendRequest(user_id="cyd")).reason == "trained"
 
 
+def test_the_console_knows_no_forgotten_users_and_no_retired_items_also_without_redis(
+    models: Path, tmp_path: Path
+) -> None:
+    with Server(tmp_path) as redis, TestClient(create_app(_with(models, redis))) as http:
+        before = artifact.current_version(models)
+        shop = Client("http://testserver", http=http)
+        shop.forget_user("ann")
+        shop.retire_item("mug")
+        until = datetime.now(UTC)
+        after = publish(models, attachments={ATTACHMENT: attachment(until)})
+        assert _found(http, "") == ["dan", "cyd", "007"]
+        assert _found(http, "a") == []
+        assert _compared(http, "ann", before, after) == {before: None, after: ["hat", "sock", "42", "pen"]}
+        without_mug = ["pen", "lamp", "sock", "hat", "42"]
+        assert _compared(http, "007", before, after) == {before: without_mug, after: without_mug}
+        http.app.state.live.refresh()  # type: ignore[attr-defined]
+        assert _found(http, "a") == ["ann"], "the model was trained with who came back as somebody new"
+        with TestClient(create_app(_with(models, redis))) as other:
+            shop_there = Client("http://testserver", http=other)
+            shop_there.forget_user("ann")
+            shop_there.forget_user("dan")
+        assert _found(http, "", limit=1) == ["cyd"]
+
+        redis.kill()
+
+        assert _found(http, "") == ["cyd", "007"]
+        assert _compared(http, "ann", before, after) == {before: None, after: None}
+
+
+def _with(models: Path, redis: Server) -> Settings:
+    return Settings(models=models, redis_url=redis.url)  # type: ignore[arg-type]
+
+
+def _found(http: TestClient, prefix: str, limit: int = 20) -> list[str]:
+    found = http.get("/console/api/users", params={"q": prefix, "limit": limit}).json()
+    return [user["user_id"] for user in found["users"]]
+
+
+def _compared(http: TestClient, user_id: str, before: str, after: str) -> dict[str, list[str] | None]:
+    asked = {"user_id": user_id, "before": before, "after": after, "k": 6}
+    answer = http.get("/console/api/compare", params=asked).json()
+    return {
+        each["version"]: [item["item_id"] for item in each["items"]] if each["known"] else None
+        for each in (answer["before"], answer["after"])
+    }
+
+
 def test_a_process_that_starts_while_redis_is_away_goes_by_what_was_last_known(models: Path, tmp_path: Path) -> None:
     with Server(tmp_path) as redis:
         settings = Settings(models=models, redis_url=redis.url)  # type: ignore[arg-type]
@@ -169,6 +217,32 @@ def test_anybody_can_be_forgotten_and_more_than_once(shop: Client) -> None:
 
     assert first.user_id == "never/seen ?#%"
     assert first.forgotten_at < second.forgotten_at
+
+
+@pytest.mark.parametrize("user_id", ["ann\n", "an\nn", "\nann", "ann/\n"])
+def test_a_user_whose_id_has_a_line_end_is_forgotten_and_nobody_else(shop: Client, user_id: str) -> None:
+    shop.record_events([event(user_id, "mug")])
+    assert [seen.item_id for seen in shop.user(user_id).recent] == ["mug"]
+
+    assert shop.forget_user(user_id).user_id == user_id
+
+    with pytest.raises(ServiceError, match="404"):
+        shop.user(user_id)
+    assert shop.user("ann").trained
+
+
+@pytest.mark.parametrize("user_id", ["", "%20", "%0A", "%C2%A0"])
+def test_nobody_has_an_id_that_cannot_be_seen(http: TestClient, user_id: str) -> None:
+    [error] = problem(http.delete(f"/users/{user_id}"), 422)["errors"]
+    assert error == {"pointer": "#/user_id", "detail": "must not be blank: give it a visible character"}
+
+
+def test_a_user_whom_a_model_has_by_a_blank_id_can_be_forgotten(tmp_path: Path) -> None:
+    publish(tmp_path / "m", user_ids=[" ", *list(SEEN)[1:]])
+    with TestClient(create_app(Settings(models=tmp_path / "m"))) as http:
+        assert http.get("/users/%20").json()["trained"]
+        assert http.delete("/users/%20").status_code == 200
+        assert http.get("/users/%20").status_code == 404
 
 
 def test_what_could_not_be_kept_for_want_of_room_is_kept_when_there_is_some(
@@ -223,6 +297,18 @@ def test_a_retired_item_that_the_model_has_no_more_can_be_restored_for_the_next_
             shop.restore_item("hat")
         shop.activate(publish(models))
         assert shop.item("hat").item_id == "hat"
+
+
+@pytest.mark.parametrize("item_id", ["mug\n", "m\nug", "mug:restore\n"])
+def test_an_id_with_a_line_end_is_another_items(shop: Client, item_id: str) -> None:
+    for ask in (shop.item, shop.similar, shop.retire_item, shop.restore_item):
+        with pytest.raises(ServiceError, match="404: The model knows no such item"):
+            ask(item_id)
+    shop.retire_item("mug")
+    with pytest.raises(ServiceError, match="404"):
+        shop.restore_item(item_id)
+    with pytest.raises(ServiceError, match="404"):
+        shop.item("mug")
 
 
 def test_an_item_that_is_not_there_cannot_be_retired(shop: Client) -> None:
