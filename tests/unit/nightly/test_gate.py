@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+import scipy.sparse as sp
 import torch
 
 from shared.fold_in import item_weights, profile
@@ -141,6 +142,21 @@ def test_a_truncated_log_is_refused(nights: Nights) -> None:
     found = verdict(nights, nights.train(truncated), truncated)
     assert "interactions kept" in failed(found)
     assert not found.promoted
+
+
+def test_the_champion_gets_no_credit_for_items_that_it_does_not_know(nights: Nights, good: Candidate) -> None:
+    """It knows fewer than the 20 of a list; those that it never heard of do not fill it up."""
+    data, holdout = nights.today, fresh_holdout(nights.today)
+    standing = champion(nights.champion, data)
+    few = np.arange(120) < 10
+    unknown = sp.csr_matrix(holdout.held_out.multiply(~few))
+    unknown.eliminate_zeros()
+    holdout = Holdout(holdout.training, unknown)
+    ignorant = replace(standing, contender=replace(standing.contender, knows_item=few))
+    today = challenger(good.trained.user_embeddings, good.trained.item_embeddings, holdout.training)
+    found = judge(Challenger(today, {}), ignorant, data, holdout, SETTINGS)
+    assert found.figures["champion.ndcg@20"] == 0
+    assert found.figures["champion.coverage"] <= 10 / 120
 
 
 def test_what_rightly_went_is_not_missed(nights: Nights) -> None:
