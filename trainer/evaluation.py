@@ -154,7 +154,8 @@ def found(lists: NDArray[np.int64], users: NDArray[np.int64], holdout: Holdout) 
     relevant = holdout.held_out[users]
     pairs = relevant.tocoo()
     keys = pairs.row.astype(np.int64) * relevant.shape[1] + pairs.col
-    return np.isin(np.arange(len(users))[:, None] * relevant.shape[1] + lists, keys) & (lists != NO_ITEM)
+    listed = np.arange(len(users))[:, None] * relevant.shape[1] + lists
+    return np.asarray(np.isin(listed, keys) & (lists != NO_ITEM))
 
 
 def top_items(scores: Tensor, count: int) -> NDArray[np.int64]:
