@@ -23,6 +23,8 @@ SCORES_KEPT = 2**22
 SCORES_PER_CHUNK = 2**25
 """More are never formed at once."""
 MOST_USERS = 50_000
+NO_ITEM = -1
+"""At the ranks of a list for which no item is left."""
 
 Scores = Callable[[NDArray[np.int64]], Tensor]
 """From users (n,) to scores (n, items), a new tensor at each call."""
@@ -106,7 +108,7 @@ class Ranking:
 
     Attributes:
         users: (n,) the users that are judged.
-        items: (n, max(CUTOFFS)) or fewer columns, the best items, best first.
+        items: (n, max(CUTOFFS)) or fewer columns, the best items, best first, then ``NO_ITEM``.
         hits: of the same shape, whether the item is held out.
         relevant: (n,) how many items are held out, at least 1.
     """
@@ -135,7 +137,7 @@ def ranked(scores: Scores, holdout: Holdout) -> Ranking:
 
 
 def ranked_for(scores: Scores, users: NDArray[np.int64], holdout: Holdout) -> NDArray[np.int64]:
-    """The best items of some users, (n, max(CUTOFFS)), training items masked."""
+    """The best items of some users, (n, max(CUTOFFS)), then ``NO_ITEM``: training items and scores of -inf are none."""
     lists = [_best(scores(chunk), chunk, holdout) for chunk in chunks(users, holdout.training.shape[1])]
     return np.concatenate(lists) if lists else np.empty((0, max(CUTOFFS)), np.int64)
 
@@ -148,11 +150,12 @@ def chunks(users: NDArray[np.int64], items: int) -> list[NDArray[np.int64]]:
 
 
 def found(lists: NDArray[np.int64], users: NDArray[np.int64], holdout: Holdout) -> NDArray[np.bool_]:
-    """Which items of the lists, (n, any), are held out of their users (n,)."""
+    """Which items of the lists, (n, any), are held out of their users (n,); ``NO_ITEM`` is not."""
     relevant = holdout.held_out[users]
     pairs = relevant.tocoo()
     keys = pairs.row.astype(np.int64) * relevant.shape[1] + pairs.col
-    return np.isin(np.arange(len(users))[:, None] * relevant.shape[1] + lists, keys)
+    listed = np.arange(len(users))[:, None] * relevant.shape[1] + lists
+    return np.asarray(np.isin(listed, keys) & (lists != NO_ITEM))
 
 
 def top_items(scores: Tensor, count: int) -> NDArray[np.int64]:
@@ -176,4 +179,6 @@ def top_items(scores: Tensor, count: int) -> NDArray[np.int64]:
 def _best(scores: Tensor, users: NDArray[np.int64], holdout: Holdout) -> NDArray[np.int64]:
     rows, columns = holdout.training[users].nonzero()
     scores[torch.as_tensor(rows), torch.as_tensor(columns)] = -torch.inf
-    return top_items(scores, max(CUTOFFS))
+    best = top_items(scores, max(CUTOFFS))
+    possible = scores.gather(1, torch.as_tensor(best, device=scores.device)) != -torch.inf
+    return np.where(possible.cpu().numpy(), best, NO_ITEM)

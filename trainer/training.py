@@ -439,6 +439,13 @@ def forget_checkpoints(folder: Path) -> None:
         path.unlink()
 
 
+def forget_weights(folder: Path) -> None:
+    """Remove the best models too, for a run that nobody goes on with."""
+    forget_checkpoints(folder)
+    for path in folder.rglob(BEST_FILE):
+        path.unlink()
+
+
 def peak_memory_mb() -> float:
     """Highest resident memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

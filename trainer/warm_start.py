@@ -90,7 +90,8 @@ class WarmStart:
 
     def without(self, users: Collection[str]) -> Self:
         """The same of all users but some, who begin as new ones."""
-        kept = [place for place, user in enumerate(self.user_ids) if user not in users]
+        gone = frozenset(users)
+        kept = [place for place, user in enumerate(self.user_ids) if user not in gone]
         rows = torch.tensor([*kept, *range(len(self.user_ids), len(self.user_ids) + len(self.item_ids))])
         tables = {side: {**views, "id": views["id"][rows]} for side, views in self.tables.items()}
         return replace(self, user_ids=[self.user_ids[place] for place in kept], tables=tables)

@@ -138,6 +138,8 @@ def test_killed_training_resumes_to_the_same_embeddings(cli: Cli, trained: Train
     whole, again = artifact.load(trained.store), artifact.load(tmp_path)
     assert np.array_equal(whole.user_embeddings, again.user_embeddings)
     assert np.array_equal(whole.item_embeddings, again.item_embeddings)
+    left = {path.name for path in tmp_path.glob(".runs/*/*")}
+    assert left == {"metrics.jsonl", "lock"}, "a published run needs its weights no more"
 
 
 def test_formats_agree(cli: Cli, trained: Trained, tmp_path: Path) -> None:

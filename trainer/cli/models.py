@@ -10,6 +10,7 @@ from shared import artifact
 from shared.errors import ExitCode, SupersededError, UserError
 from shared.settings import state_settings
 from trainer.cli import output
+from trainer.cli.training import forget_runs
 
 app = typer.Typer(help="Look after the artefacts of a store.", no_args_is_help=True)
 
@@ -114,12 +115,16 @@ def prune(
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions stay.")] = 7,
     json_: output.JsonOption = False,
 ) -> None:
-    """Remove old versions; never the live one, nor the one before it."""
+    """Remove old versions; never the live one, nor the one before it.
+
+    So goes what interrupted trainings would go on from, if it is older than every version that stays.
+    """
     removed = artifact.prune(store, keep)
+    runs = _forget_runs(store)
     if json_:
-        output.print_json({"store": str(store), "removed": removed})
+        output.print_json({"store": str(store), "removed": removed, "runs": runs})
     else:
-        shown = ", ".join(removed) or "nothing"
+        shown = ", ".join([*removed, *runs]) or "nothing"
         output.stdout.print(f"{store}: removed {shown}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -140,6 +145,11 @@ def diff(
         return
     rows = [(name.replace("_", " "), f"{value:,.4g}") for name, value in vars(found).items()]
     output.print_table(f"{first} and {second}", ("", ""), rows)
+
+
+def _forget_runs(store: Path) -> list[str]:
+    created = [entry.manifest.created for entry in artifact.list_versions(store) if entry.manifest is not None]
+    return forget_runs(store, min(created)) if created else []
 
 
 def _switch(store: Path, change: Callable[[], object], json_: bool) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from trainer.training import EpochRecord, Listener, Progress, TrainedStudent
 
 DatasetArgument = Annotated[Path, typer.Argument(help="Dataset directory.", show_default=False)]
+
+RUNS_FOLDER = ".runs"
+"""In a store: trainings that go on, or wait to be gone on with, and the metrics of all."""
+LOCK = "lock"
+"""Held by who trains in a run's folder."""
 
 
 class SplitKind(StrEnum):
@@ -64,7 +70,7 @@ def train(
     """Train the student and its teachers on a dataset and publish the student's artefact.
 
     The dataset is validated first. A run that was interrupted is resumed by giving the same command again; its
-    metrics.jsonl and checkpoints lie under OUT/.runs.
+    metrics.jsonl lies under OUT/.runs, and until it is published so do its checkpoints.
     """
     from trainer.recipe import load_recipe
 
@@ -133,21 +139,42 @@ def train_and_publish(
     """Train with progress bars and publish; returns the student, its version and the run's folder."""
     from trainer.device import choose_device
     from trainer.export import publish
-    from trainer.training import TrainingRun, forget_checkpoints
+    from trainer.training import TrainingRun, forget_weights
 
     where = choose_device(device)
-    folder = out / ".runs" / _run_name(data, recipe, seed)
+    folder = out / RUNS_FOLDER / _run_name(data, recipe, seed)
     with _alone_in(folder), _shown_progress(recipe) as listener:
         if fresh:
-            forget_checkpoints(folder)
+            forget_weights(folder)
         run = TrainingRun(data, recipe, seed, folder, where, listener)
         if run.progress.epoch:
             output.say(f"resuming {folder.name} after epoch {run.progress.epoch}")
         trained = run.finish()
         trained = replace(trained, missing=run.with_content_missing())
         version = publish(out, data, recipe, seed, trained, activate=activate)
-        forget_checkpoints(folder)
+        forget_weights(folder)
     return trained, version, folder
+
+
+def forget_runs(store: Path, before: datetime) -> list[str]:
+    """Remove the weights of interrupted runs that nobody has gone on with since then; their metrics stay.
+
+    Returns:
+        Their folders in the store.
+    """
+    from trainer.training import CHECKPOINT_FILE, forget_weights
+
+    stale = [
+        path.parent
+        for path in sorted(store.glob(f"{RUNS_FOLDER}/*/{CHECKPOINT_FILE}"))
+        if path.stat().st_mtime < before.timestamp()
+    ]
+    forgotten = []
+    for folder in stale:
+        with suppress(BlockingIOError), durable.exclusive(folder / LOCK, wait=False):
+            forget_weights(folder)
+            forgotten.append(f"{RUNS_FOLDER}/{folder.name}")
+    return forgotten
 
 
 @contextmanager
@@ -157,7 +184,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{folder}: cannot be made ({error.strerror}); give another --out") from error
     try:
-        with durable.exclusive(folder / "lock", wait=False):
+        with durable.exclusive(folder / LOCK, wait=False):
             yield
     except BlockingIOError:
         raise UserError(f"{folder}: another process is training this very run; wait for it or stop it") from None

@@ -124,7 +124,9 @@ def _writing(out: Path) -> Iterator[None]:
     except BlockingIOError:
         raise UserError(f"{out}: another process is encoding into this folder; wait for it or stop it") from None
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); give another folder with --out") from error
+        raise UserError(
+            f"{out}: cannot be written ({error.strerror}); give another folder with --out, or make room in this one"
+        ) from error
 
 
 def _made_here(out: Path, modality: str) -> bool:
@@ -184,8 +186,7 @@ class _Run:
             stale.unlink()
 
     def finish(self, pool: ThreadPoolExecutor, progress: Progress) -> Outcome:
-        shape = (len(self._ids), self._encoder.width)
-        vectors = open_memmap(self._unfinished, mode="w+", dtype=np.float32, shape=shape)
+        vectors = self._empty_rows()
         self._journal = Journal(self._journal_path, self._encoder.width)
         self._known |= self._journal.vectors()
         try:
@@ -199,6 +200,18 @@ class _Run:
             self._journal.close()
         self._publish(vectors)
         return self._outcome
+
+    def _empty_rows(self) -> np.memmap[Any, np.dtype[np.float32]]:
+        """The unfinished file, (items, width), with all its room: a full disk met at a row would kill the process."""
+        shape = (len(self._ids), self._encoder.width)
+        vectors = open_memmap(self._unfinished, mode="w+", dtype=np.float32, shape=shape)
+        try:
+            with self._unfinished.open("rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, self._unfinished.stat().st_size)
+        except OSError:
+            self._unfinished.unlink()
+            raise
+        return vectors
 
     def _earlier_vectors(self) -> dict[str, NDArray[np.float32]]:
         """The rows of the features that this encoder has made before, by content."""

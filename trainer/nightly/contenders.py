@@ -5,7 +5,7 @@ moved by what they took since then, one whom it does not is folded in from the i
 left gets the most popular items (``service/engine.py``). An item that it does not know it cannot recommend.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,20 +125,19 @@ def champion(
         dropped: pairs ``user`` and ``item`` that today's data lack because somebody wanted that.
         unknown_users: whose embeddings the service does not use any more, since they were forgotten after its training.
     """
-    own_users = positions(model.users.dense, dataset.user_ids)
-    own_items = positions(model.items.dense, dataset.item_ids)
+    own_users = positions(model.users, dataset.user_ids)
+    own_items = positions(model.items, dataset.item_ids)
     unknown = set(unknown_users)
     trusted = np.where([user in unknown for user in dataset.user_ids], -1, own_users)
     user_stays, item_stays = _staying(model.users, gone_users), _staying(model.items, gone_items)
     takers = np.repeat(np.arange(len(model.users)), np.diff(model.train_indptr))
     due = user_stays[takers] & item_stays[model.train_indices]
-    width = len(model.items)
-    pairs = takers * width + model.train_indices
+    pairs = training_pairs(model)
     if dropped is not None:
-        due &= ~np.isin(pairs, _pairs(model, dropped))
+        due &= ~np.isin(pairs, pair_numbers(model, dropped))
     wanted = pairs[due]
     known = (own_users[dataset.users] >= 0) & (own_items[dataset.items] >= 0)
-    there = own_users[dataset.users[known]] * width + own_items[dataset.items[known]]
+    there = own_users[dataset.users[known]] * len(model.items) + own_items[dataset.items[known]]
     return Champion(
         version=model.manifest.version,
         contender=standing(model, trusted, own_items, dataset.interactions(TRAIN)),
@@ -187,22 +186,30 @@ def standing(
     return Contender(users, items, knows_user, known)
 
 
-def positions(dense: Callable[[str], int | None], ids: Sequence[str]) -> NDArray[np.int64]:
+def positions(known: IdMap, ids: pl.Series | Sequence[str]) -> NDArray[np.int64]:
     """Where each id is, -1 where it is not, (ids,)."""
-    found = [dense(each) for each in ids]
-    return np.array([-1 if place is None else place for place in found], np.int64)
+    places = pl.DataFrame(
+        {"id": list(known), "place": np.arange(len(known))}, schema={"id": pl.String, "place": pl.Int64}
+    )
+    named = pl.DataFrame({"id": ids}, schema={"id": pl.String})
+    found = named.join(places, on="id", how="left", maintain_order="left")
+    return found["place"].fill_null(-1).to_numpy()
 
 
-def _pairs(model: Artifact, named: pl.DataFrame) -> NDArray[np.int64]:
-    """Pairs ``user`` and ``item`` that a model can know, each as one number: the user times all items, and the item."""
-    users = positions(model.users.dense, named["user"].to_list())
-    items = positions(model.items.dense, named["item"].to_list())
-    known = (users >= 0) & (items >= 0)
-    return users[known] * len(model.items) + items[known]
+def training_pairs(model: Artifact) -> NDArray[np.int64]:
+    """A model's training interactions, each as one number: the user times all items, and the item."""
+    takers = np.repeat(np.arange(len(model.users)), np.diff(model.train_indptr))
+    return takers * len(model.items) + model.train_indices
+
+
+def pair_numbers(model: Artifact, named: pl.DataFrame) -> NDArray[np.int64]:
+    """Pairs ``user`` and ``item`` as :func:`training_pairs` has them, -1 where it cannot know one, (pairs,)."""
+    users, items = positions(model.users, named["user"]), positions(model.items, named["item"])
+    return np.where((users >= 0) & (items >= 0), users * len(model.items) + items, -1)
 
 
 def _staying(ids: IdMap, gone: Collection[str]) -> NDArray[np.bool_]:
     stays = np.ones(len(ids), np.bool_)
-    places = positions(ids.dense, list(gone))
+    places = positions(ids, list(gone))
     stays[places[places >= 0]] = False
     return stays

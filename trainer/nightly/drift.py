@@ -7,6 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shared.artifact import Artifact
+from trainer.nightly.contenders import positions
 
 GROUPS = 10
 
@@ -30,9 +31,8 @@ def drift(fresh: pl.DataFrame, champion: Artifact) -> Drift | None:
     """Compare interactions, of columns ``user`` and ``item``, with what a model knows; None where there are none."""
     if not len(fresh):
         return None
-    items = np.array([-1 if (row := champion.items.dense(each)) is None else row for each in fresh["item"]], np.int64)
-    known_users = np.array([champion.users.dense(each) is not None for each in fresh["user"]])
-    known_items = items >= 0
+    items = positions(champion.items, fresh["item"])
+    known_users, known_items = positions(champion.users, fresh["user"]) >= 0, items >= 0
     shift = popularity_shift(champion.popularity, np.bincount(items[known_items], minlength=len(champion.items)))
     return Drift(float(1 - known_users.mean()), float(1 - known_items.mean()), shift)
 

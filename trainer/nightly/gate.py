@@ -377,7 +377,7 @@ class _Court:
             "challenger.top1_share": concentration,
             "challenger.gini": gini(counts),
         }
-        least, most = min(CUTOFF + 1, items) / items, 0.5
+        least, most = min(CUTOFF + 1, self._recommendable()) / items, 0.5
         if self._rival is not None:
             before = exposure(self._rival.items, items)
             self.figures |= {
@@ -402,6 +402,11 @@ class _Court:
             concentration <= most,
             f"the most shown 1% of the items take {concentration:.1%} of all places, at most {most:.1%} is allowed",
         )
+
+    def _recommendable(self) -> int:
+        """How many items some judged user lacks; the others can be recommended to nobody."""
+        users = self._ranking.users
+        return int((self._holdout.training[users].getnnz(axis=0) < len(users)).sum())
 
 
 def _ndcg(ranking: Ranking, holdout: Holdout, items: NDArray[np.bool_] | None) -> NDArray[np.float64]:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared import durable
 from trainer.dataset import TRAIN, SplitSpec, load_dataset
-from trainer.evaluation import ranked_for
+from trainer.evaluation import NO_ITEM, ranked_for
 from trainer.nightly.candidate import Candidate, fresh_holdout
 from trainer.nightly.contenders import challenger
 from trainer.nightly.journal import COST, Journal, cost
@@ -198,13 +199,14 @@ def _samples(journal: Journal) -> list[Document]:
     lists = ranked_for(students.scores, judged[rows], holdout)
     titles = [(record.get("title") or record["item_id"]) for record in data.catalogue or []]
 
-    def named(items: Any) -> list[Document]:
-        return [{"item_id": data.item_ids[item], "title": str(titles[item])} for item in items]
+    def named(items: NDArray[np.integer]) -> list[Document]:
+        there = items[items != NO_ITEM]
+        return [{"item_id": data.item_ids[item], "title": str(titles[item])} for item in there]
 
     samples = []
     for row, user, best in zip(rows, judged[rows], lists, strict=True):
         said = {name: teacher.lists[row] for name, teacher in candidate.teachers.items()}
-        best = best[:SAMPLE_ITEMS]
+        best = best[best != NO_ITEM][:SAMPLE_ITEMS]
         from_whom = [[name for name, items in said.items() if item in items] for item in best]
         samples.append(
             {

@@ -20,7 +20,7 @@ from shared import durable
 from shared.artifact import Artifact
 from trainer.dataset import TEST, VALIDATION, Dataset, Modality
 from trainer.nightly.additions import Addition
-from trainer.nightly.contenders import positions
+from trainer.nightly.contenders import pair_numbers, positions, training_pairs
 from trainer.nightly.drift import Drift, drift
 from trainer.nightly.interactions import Interactions, Known, interactions, labels
 from trainer.nightly.settings import NightlySettings
@@ -89,9 +89,10 @@ def write_snapshot(folder: Path, sources: Sources, settings: NightlySettings, *,
     item_ids = _item_ids(sources)
     found = _interactions(sources, item_ids, settings)
     pairs = found.pairs
+    taken = set(pairs["item"].unique())
     if item_ids is None:
-        item_ids = [*sources.base.item_ids, *sorted(set(pairs["item"]) - set(sources.base.item_ids))]
-    item_ids = _without_retired(item_ids, sources.retired, set(pairs["item"]))
+        item_ids = [*sources.base.item_ids, *sorted(taken - set(sources.base.item_ids))]
+    item_ids = _without_retired(item_ids, sources.retired, taken)
     fresh = _fresh(pairs, sources.champion) & ~pairs["item"].is_in(
         pl.Series(list(sources.retired), dtype=pl.String).implode()
     )
@@ -158,20 +159,8 @@ def _fresh(pairs: pl.DataFrame, champion: Artifact | None) -> pl.Series:
     timed = pairs["timestamp"] > pairs["timestamp"].min()
     if champion is None:
         return timed if timed.any() else pl.Series([True] * len(pairs), dtype=pl.Boolean)
-    users = positions(champion.users.dense, pairs["user"].unique().sort().to_list())
-    places = dict(zip(pairs["user"].unique().sort(), users.tolist(), strict=True))
-    items = {each: champion.items.dense(each) for each in pairs["item"].unique()}
-    seen: dict[int, set[int]] = {}
-    new = []
-    for user, item, from_log in pairs.select("user", "item", "from_log").iter_rows():
-        place, of_item = places[user], items[item]
-        if not from_log or place < 0 or of_item is None:
-            new.append(from_log)
-            continue
-        if place not in seen:
-            seen[place] = set(champion.seen(place).tolist())
-        new.append(of_item not in seen[place])
-    return pl.Series(new, dtype=pl.Boolean)
+    taken = pl.Series(training_pairs(champion))
+    return pairs["from_log"] & ~pl.Series(pair_numbers(champion, pairs)).is_in(taken.implode())
 
 
 def _records(sources: Sources, item_ids: list[str]) -> list[dict[str, Any]]:
@@ -324,8 +313,8 @@ def _described(
 ) -> Snapshot:
     champion = sources.champion
     users = pairs["user"].unique()
-    old_users = 0 if champion is None else sum(champion.users.dense(each) is not None for each in users)
-    old_items = 0 if champion is None else sum(champion.items.dense(each) is not None for each in item_ids)
+    old_users = 0 if champion is None else int((positions(champion.users, users) >= 0).sum())
+    old_items = 0 if champion is None else int((positions(champion.items, item_ids) >= 0).sum())
     return Snapshot(
         users=len(users),
         items=len(item_ids),

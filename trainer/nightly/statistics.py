@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.evaluation import NO_ITEM
+
 RESAMPLES = 2000
 RESAMPLES_PER_BLOCK = 50
 SEED = 0
@@ -44,7 +46,7 @@ def paired_bootstrap(differences: NDArray[np.float64], confidence: float) -> Int
 
 def exposure(lists: NDArray[np.int64], items: int) -> NDArray[np.int64]:
     """How often each item is in a list, (items,)."""
-    return np.bincount(lists.ravel(), minlength=items).astype(np.int64)
+    return np.bincount(lists[lists != NO_ITEM], minlength=items).astype(np.int64)
 
 
 def gini(counts: NDArray[np.int64]) -> float:

@@ -117,7 +117,7 @@ class Shop:
         model = artifact.load(self.store, version)
         users, items = world.user_ids[: world.users], world.item_ids[: world.items]
         had = sp.csr_matrix(world.had[: world.users, : world.items].astype(np.float32))
-        contender = standing(model, positions(model.users.dense, users), positions(model.items.dense, items), had)
+        contender = standing(model, positions(model.users, users), positions(model.items, items), had)
         scores = contender.scores(np.arange(len(users))).numpy()
         scores[had.nonzero()] = -np.inf
         best = np.argsort(-scores, axis=1, kind="stable")[:, :SHOWN]

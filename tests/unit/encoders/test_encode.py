@@ -1,5 +1,7 @@
+import errno
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -218,7 +220,7 @@ def test_a_journal_with_a_flipped_bit_is_not_believed(
 
     with monkeypatch.context() as patch:
         patch.setattr(encoding, "write_folder", refuse)
-        with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
+        with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); .* make room"):
             encode_words(shop, words)
     (journal,) = shop.glob(".text_feat.*.journal")
     content = bytearray(journal.read_bytes())
@@ -227,6 +229,34 @@ def test_a_journal_with_a_flipped_bit_is_not_believed(
     outcome = encode_words(shop, words)
     assert (outcome.reused, outcome.encoded) == (10, 30)
     np.testing.assert_allclose(features(shop), [shares(*row["title"].split()) for row in rows], atol=1e-6)
+
+
+def test_room_for_all_rows_is_taken_before_the_first_is_made(catalogue: Catalogue, words: EncoderFolder) -> None:
+    shop = catalogue(*({"item_id": str(row), "title": "red mug"} for row in range(3000)))
+    unfinished = shop / ".text_feat.unfinished"
+    taken = []
+
+    def look(done: int, total: int) -> None:
+        if not done:
+            state = unfinished.stat()
+            taken.append((state.st_blocks * 512, state.st_size))
+
+    encode_words(shop, words, progress=look)
+    room, size = taken[0]
+    assert room >= size > 3000 * 5 * 4
+
+
+def test_a_disk_without_room_for_the_rows_is_named_and_left_as_it_was(
+    catalogue: Catalogue, words: EncoderFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    shop = catalogue({"item_id": "a", "title": "red mug"})
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(UserError, match="No space left on device"):
+        encode_words(shop, words)
+    assert not list(shop.glob(".text*"))
 
 
 def test_features_from_elsewhere_are_not_written_over(catalogue: Catalogue, words: EncoderFolder) -> None:

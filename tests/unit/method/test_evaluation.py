@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from trainer import evaluation
-from trainer.evaluation import Holdout, evaluate, top_items
+from trainer.evaluation import NO_ITEM, Holdout, evaluate, ranked, top_items
+from trainer.nightly.statistics import exposure
 
 
 def reference(of_users, of_items, training, held_out) -> dict[str, float]:
@@ -55,6 +56,20 @@ def test_metrics_agree_with_the_reference_ties_included(users: int, items: int, 
 def test_equal_scores_rank_by_the_lower_item(scores: np.ndarray, count: int) -> None:
     expected = [sorted(range(len(row)), key=lambda i: (-row[i], i))[:count] for row in scores]
     assert top_items(torch.from_numpy(scores), count).tolist() == expected
+
+
+def test_what_cannot_be_recommended_is_neither_listed_nor_found() -> None:
+    """Not even for the last item of the user before, whose number is one less than that user's first."""
+    training, held_out = np.zeros((2, 25)), np.zeros((2, 25))
+    training[:, 0] = 1
+    held_out[0, [5, 24]] = held_out[1, 12] = 1
+    scores = torch.full((2, 25), -torch.inf)
+    scores[:, :10] = torch.arange(10, 0, -1).float()
+    ranking = ranked(lambda users: scores[users], Holdout(sp.csr_matrix(training), sp.csr_matrix(held_out)))
+    assert ranking.items.tolist() == [[*range(1, 10), *[NO_ITEM] * 11]] * 2
+    assert ranking.hits.sum(axis=1).tolist() == [1, 0]
+    assert ranking.metrics()["recall@20"] == 0.25
+    assert exposure(ranking.items, 25).tolist() == [0, *[2] * 9, *[0] * 15]
 
 
 def test_chunks_do_not_change_the_figures(monkeypatch) -> None:

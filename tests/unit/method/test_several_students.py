@@ -13,7 +13,7 @@ from trainer.consolidation import StudentTables, side_by_side
 from trainer.dataset import Dataset
 from trainer.evaluation import Holdout, evaluate_scores
 from trainer.sampler import TripletSampler
-from trainer.training import Listener, TrainingRun, forget_checkpoints
+from trainer.training import Listener, TrainingRun, forget_checkpoints, forget_weights
 
 THREE = RECIPE.model_copy(update={"students": 3, "epochs": 4})
 WEAK = {"linear_start": False, "learning_rate": 0.001, "linear_ridge": 400.0}
@@ -112,3 +112,6 @@ def test_forgotten_checkpoints_are_of_all_students(small_dataset: Dataset, tmp_p
     forget_checkpoints(tmp_path)
     assert not list(tmp_path.rglob("checkpoint.pt"))
     assert same(run(small_dataset, tmp_path, THREE), first)
+    assert len(list(tmp_path.rglob("best.pt"))) == 3
+    forget_weights(tmp_path)
+    assert not list(tmp_path.rglob("*.pt"))

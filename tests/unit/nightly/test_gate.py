@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+import scipy.sparse as sp
 import torch
 
 from shared.fold_in import item_weights, profile
 from tests.unit.nightly.conftest import Nights
 from trainer.dataset import TEST, TRAIN, VALIDATION, Dataset
-from trainer.evaluation import Holdout, evaluate
+from trainer.evaluation import Holdout, evaluate, ranked
 from trainer.nightly.candidate import Candidate, fresh_holdout
 from trainer.nightly.contenders import Challenger, challenger, champion
 from trainer.nightly.gate import Verdict, _Court, judge
@@ -143,6 +144,21 @@ def test_a_truncated_log_is_refused(nights: Nights) -> None:
     assert not found.promoted
 
 
+def test_the_champion_gets_no_credit_for_items_that_it_does_not_know(nights: Nights, good: Candidate) -> None:
+    """It knows fewer than the 20 of a list; those that it never heard of do not fill it up."""
+    data, holdout = nights.today, fresh_holdout(nights.today)
+    standing = champion(nights.champion, data)
+    few = np.arange(120) < 10
+    unknown = sp.csr_matrix(holdout.held_out.multiply(~few))
+    unknown.eliminate_zeros()
+    holdout = Holdout(holdout.training, unknown)
+    ignorant = replace(standing, contender=replace(standing.contender, knows_item=few))
+    today = challenger(good.trained.user_embeddings, good.trained.item_embeddings, holdout.training)
+    found = judge(Challenger(today, {}), ignorant, data, holdout, SETTINGS)
+    assert found.figures["champion.ndcg@20"] == 0
+    assert found.figures["champion.coverage"] <= 10 / 120
+
+
 def test_what_rightly_went_is_not_missed(nights: Nights) -> None:
     kept = nights.today.users > 30
     smaller = nights.today.where(kept)
@@ -229,6 +245,17 @@ def test_what_few_users_say_promotes_holds_or_refuses(shift: float, word: str) -
     court._settings = GateSettings()
     check = court._whole("all users", interval, -0.05, "said")
     assert Verdict(check.passed, "v", 60, (check,)).word == word
+
+
+def test_an_item_that_every_judged_user_has_need_not_be_recommended() -> None:
+    training, held_out = np.eye(4, 10), np.eye(4, 10, 5)
+    training[:, 9] = 1
+    holdout = Holdout(sp.csr_matrix(training), sp.csr_matrix(held_out))
+    court = object.__new__(_Court)
+    court._settings, court._holdout, court._rival, court.figures = GateSettings(), holdout, None, {}
+    court._ranking = ranked(lambda users: torch.ones(len(users), 10), holdout)
+    (coverage,) = [check for check in court._variety() if check.name == "coverage"]
+    assert (coverage.value, coverage.bound, coverage.passed) == (0.9, 0.9, True)
 
 
 def test_without_a_champion_only_absolute_checks_are_made(nights: Nights, good: Candidate) -> None:

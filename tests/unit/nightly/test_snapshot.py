@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from shared import artifact
 from shared.events import Event
+from tests.unit.nightly.test_versions import published
 from trainer.dataset import Dataset, SplitSpec, load_dataset, validate_directory
 from trainer.nightly.additions import Addition
 from trainer.nightly.event_log import as_frame
@@ -108,3 +110,18 @@ def test_pairs_that_are_left_out_on_purpose_are_noted(tonight: Tonight, tmp_path
 def test_without_a_window_nothing_is_left_out(tonight: Tonight, tmp_path: Path) -> None:
     tonight(events=[view("u0", "i0", days=99)])
     assert read_dropped(tmp_path / "tonight").is_empty()
+
+
+def test_fresh_is_what_the_log_has_and_the_champion_was_not_trained_on(base: Path, tmp_path: Path) -> None:
+    """It took i0 of ann alone; what only the base has is not fresh, whatever the champion knows."""
+    published(tmp_path / "models", np.eye(6, 2))
+    (base / "interactions.csv").write_text("user_id,item_id,timestamp\nbob,i0,1\ncyd,i1,2\n")
+    seen = view("ann", "i0", days=1)
+    new = [view("ann", "i1", days=1), view("bob", "i1", days=2), view("cyd", "i0", days=3), view("ann", "i2", days=9)]
+    logged = as_frame([seen, *new])
+    champion = artifact.load(tmp_path / "models")
+    sources = Sources(load_dataset(base), logged, [], [], {}, {"view": 1.0}, champion, logged.clear())
+    made = write_snapshot(tmp_path / "tonight", sources, NightlySettings())
+    assert (made.interactions, made.fresh, made.new_users, made.new_items) == (7, 4, 1, 0)
+    assert made.drift is not None
+    assert (made.drift.new_users, made.drift.new_items) == (0.25, 0)

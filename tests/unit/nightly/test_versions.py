@@ -1,11 +1,15 @@
 """Old versions go, the live one and the one before never; and how far two differ is a figure."""
 
+import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from shared import artifact
+from shared import artifact, durable
+from trainer.cli.app import app
 from trainer.nightly.difference import difference, rank_biased_overlap
 
 
@@ -38,6 +42,25 @@ def test_prune_keeps_the_newest_the_live_one_and_the_one_before(tmp_path: Path) 
     assert names[2] not in artifact.activations(tmp_path)
     assert artifact.prune(tmp_path, keep=5) == []
     assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_prune_lets_go_of_interrupted_runs_that_are_older_than_every_version_that_stays(tmp_path: Path) -> None:
+    published(tmp_path, np.eye(2))
+    weights = ("checkpoint.pt", "best.pt", "student-2/best.pt")
+    for name in ("old", "held", "late"):
+        for path in (tmp_path / ".runs" / name / each for each in (*weights, "metrics.jsonl")):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            if name != "late":
+                os.utime(path, (0, 0))
+    with durable.exclusive(tmp_path / ".runs" / "held" / "lock"):
+        outcome = CliRunner().invoke(app, ["models", "prune", str(tmp_path), "--json"])
+    assert json.loads(outcome.stdout)["runs"] == [".runs/old"]
+    left = {path.parts[-2:] for path in tmp_path.glob(".runs/*/*") if path.is_file() and path.name != "lock"}
+    assert left == {("old", "metrics.jsonl")} | {
+        (name, file) for name in ("held", "late") for file in ("checkpoint.pt", "best.pt", "metrics.jsonl")
+    }
+    assert not list(tmp_path.glob(".runs/old/*/*.pt"))
 
 
 def test_lists_are_compared_for_the_same_users(tmp_path: Path) -> None:
