@@ -114,13 +114,22 @@ def prune(
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions stay.")] = 7,
     json_: output.JsonOption = False,
 ) -> None:
-    """Remove old versions; never the live one, nor the one before it."""
-    removed = artifact.prune(store, keep)
+    """Remove old versions; never the live one, nor the one before it.
+
+    Where MTS4MM_MODELS_URL names the object store that STORE is a copy of, they go from there too.
+    """
+    url = state_settings().models_url
+    removed: dict[str, Any] = {"store": str(store), "removed": artifact.prune(store, keep)}
+    if not json_:
+        _print_removed(str(store), removed["removed"])
+    if url is not None:
+        from shared.object_store import ObjectStore
+
+        removed |= {"url": url, "removed_there": ObjectStore(url, store).prune(keep)}
+        if not json_:
+            _print_removed(url, removed["removed_there"])
     if json_:
-        output.print_json({"store": str(store), "removed": removed})
-    else:
-        shown = ", ".join(removed) or "nothing"
-        output.stdout.print(f"{store}: removed {shown}", highlight=False, markup=False, soft_wrap=True)
+        output.print_json(removed)
 
 
 @app.command()
@@ -169,6 +178,11 @@ def _print_live(store: Path, version: str, json_: bool) -> None:
         output.print_json({"store": str(store), "live": version})
     else:
         output.stdout.print(f"{store}: {version} is live", highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_removed(where: str, versions: list[str]) -> None:
+    shown = ", ".join(versions) or "nothing"
+    output.stdout.print(f"{where}: removed {shown}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _document(entry: artifact.VersionSummary) -> dict[str, Any]:
