@@ -5,8 +5,13 @@ so that what has a manifest is complete; ``CURRENT`` follows it. Readers fetch i
 on any load, and rename. So neither side ever sees half a version, and the object store needs no rename or lock of its
 own. Reaches everything that fsspec does; S3 needs the extra ``object-store``. Credentials and endpoints come from the
 environment, as each provider's own tools read them.
+
+Each side mends the other. A version that was damaged in the folder is fetched again: every process reads it whole once,
+and again when one of its files changes. What is missing in the object store, or not of its size, is sent again with
+every push; bytes that changed there without a change of size are found by :meth:`ObjectStore.push` alone.
 """
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,7 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 from shared import artifact, durable, kept_pictures, last_night
 from shared.artifact import CURRENT
 from shared.errors import SupersededError, UserError
-from shared.manifest import is_version
+from shared.manifest import decode, is_version
 
 FETCHED = 2
 """Versions that are fetched: the live one, and the one before, for a rollback that cannot wait."""
@@ -32,6 +37,9 @@ _FETCH_LOCK = ".object-store.lock"
 """Who fetches; the others wait, and find all of it there."""
 _LIVE_LOCK = ".object-store.live.lock"
 """Who compares the two sides' live versions, or changes them; never for long."""
+
+_Files = dict[str, tuple[int, int, int]]
+"""Of each file in a folder the inode, size in bytes, and time of the last change in nanoseconds."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +67,8 @@ class ObjectStore:
         self._unsound: set[str] = set()
         """What was fetched and is not whole: told once, and not fetched with every pull."""
         self._told: dict[str, str] = {}
+        self._whole: dict[str, _Files] = {}
+        """The files of each version in the folder when it was read and found whole."""
 
     @contextmanager
     def held(self) -> Iterator[Callable[[], list[str]]]:
@@ -82,17 +92,20 @@ class ObjectStore:
     def push(self) -> list[str]:
         """Copy the live version, and those before it that are still in the folder, then ``CURRENT``, whatever is there.
 
+        The live version and the one before are read there, and compared by sha256; of those before them only the names
+        and sizes of the files are.
+
         Returns:
-            The versions that were not there before.
+            The versions that were not there before, or not whole.
 
         Raises:
             UserError: the folder has no live version or cannot be written, or the object store refuses.
         """
-        with self._alone(_LIVE_LOCK):
-            return self._push()
+        with self._alone(_LIVE_LOCK), self._reaching():
+            return [*self._send_missing(artifact.activations(self._folder)[:FETCHED], by_content=True), *self._push()]
 
     def send(self, version: str) -> None:
-        """Copy one version, if it is not there, so that the push that makes it live takes no time.
+        """Copy one version, if it is not there whole, so that the push that makes it live takes no time.
 
         Raises:
             UserError: it is not whole, or the object store refuses.
@@ -133,10 +146,11 @@ class ObjectStore:
                     self._files.rm_file(path)
 
     def pull(self) -> str | None:
-        """Make the folder's live version that of the object store; fetch it, and the one before, if they are missing.
+        """Make the folder's live version that of the object store; fetch it, and the one before, if they are not here.
 
-        A version before that is damaged or gone is left out; the live one must be whole. What goes wrong with that
-        version, the pictures or the last night's status is logged, and tried again with the next pull.
+        One that is here but damaged is fetched again. A version before that is damaged there or gone is left out; the
+        live one must be whole. What goes wrong with that version, the pictures or the last night's status is logged,
+        and tried again with the next pull.
 
         Returns:
             The live version; None where the object store has none yet.
@@ -203,7 +217,11 @@ class ObjectStore:
     def prune(self, keep: int) -> list[str]:
         """Remove from the object store all versions but the newest, the live one and the one before it.
 
-        The manifest goes first, so that a reader sees a version whole or not at all.
+        The manifest goes first, so that a reader sees a version whole or not at all. One that is made live meanwhile
+        stays, or is sent again by who did so.
+
+        Args:
+            keep: how many of the newest stay, one at least.
 
         Returns:
             The names of those removed, oldest first.
@@ -214,28 +232,54 @@ class ObjectStore:
         with self._reaching():
             paths = self._files.ls(self._root, detail=False)
             names = sorted(name for name in (str(path).rpartition("/")[2] for path in paths) if is_version(name))
-            needed = {*self._trail()[:FETCHED], *names[-keep:]}
-            removed = [name for name in names if name not in needed]
-            for name in removed:
-                if self._has(name):
-                    self._files.rm_file(f"{self._root}/{name}/{_MANIFEST}")
-                self._files.rm(f"{self._root}/{name}", recursive=True)
-        return removed
+            return [name for name in names[:-keep] if self._remove(name)]
 
     def _push(self, instead_of: list[str] | None = None) -> list[str]:
         trail = artifact.activations(self._folder)
         if not trail:
             raise UserError(f"{self._folder}: holds no current model to copy")
         with self._reaching():
-            missing = [name for name in dict.fromkeys(trail) if (self._folder / name).is_dir() and not self._has(name)]
-            for name in reversed(missing):
-                self._upload(name)
+            sent = self._send_missing(trail)
             if instead_of is not None and self._trail() not in ([], instead_of):
                 if instead_of:
                     artifact.follow(self._folder, instead_of)
                 raise SupersededError(f"{self._url}: another version is live there by now; try again in a moment")
             self._files.pipe_file(f"{self._root}/{CURRENT}", "".join(f"{name}\n" for name in trail).encode())
-        return missing
+            while self._send_missing(trail[:FETCHED]):  # somebody removed them before they read that they are needed
+                pass
+        return sent
+
+    def _send_missing(self, trail: list[str], *, by_content: bool = False) -> list[str]:
+        """Copy those that are in the folder and not there whole; returns those copied. The first must be whole here."""
+        sent = []
+        for name in dict.fromkeys(trail):
+            if (self._folder / name).is_dir() and not self._has(name, by_content=by_content):
+                try:
+                    self._upload(name)
+                    sent.append(name)
+                except UserError as error:
+                    if name == trail[0]:
+                        raise
+                    self._tell_once(name, f"{name} cannot be sent: {error}")
+        return sent
+
+    def _remove(self, version: str) -> bool:
+        """Remove a version there, unless it is live or the one before; whether it was removed.
+
+        Who makes a version live names it in ``CURRENT`` and then looks whether it is there; here its manifest goes, and
+        then ``CURRENT`` is read. So one of the two sees the other.
+        """
+        manifest = f"{self._root}/{version}/{_MANIFEST}"
+        if version in self._trail()[:FETCHED]:
+            return False
+        if self._files.exists(manifest):
+            content = self._files.cat_file(manifest)
+            self._files.rm_file(manifest)
+            if version in self._trail()[:FETCHED]:
+                self._files.pipe_file(manifest, content)
+                return False
+        self._files.rm(f"{self._root}/{version}", recursive=True)
+        return True
 
     def _push_pictures(self) -> None:
         there = self._pictures()
@@ -326,8 +370,24 @@ class ObjectStore:
         except UserError:
             return []
 
-    def _has(self, version: str) -> bool:
-        return bool(self._files.exists(f"{self._root}/{version}/{_MANIFEST}"))
+    def _has(self, version: str, *, by_content: bool = False) -> bool:
+        """Whether a version is whole there, by the names and sizes of its files, or by their content too."""
+        folder = f"{self._root}/{version}"
+        try:
+            manifest = decode(self._files.cat_file(f"{folder}/{_MANIFEST}"))
+            found = self._files.ls(folder, detail=True)
+        except (FileNotFoundError, UserError):
+            return False
+        sizes = {str(entry["name"]).rpartition("/")[2]: entry["size"] for entry in found}
+        if manifest.version != version or any(sizes.get(name) != file.size for name, file in manifest.files.items()):
+            return False
+        return not by_content or all(
+            self._sha256(f"{folder}/{name}") == file.sha256 for name, file in manifest.files.items()
+        )
+
+    def _sha256(self, path: str) -> str:
+        with self._files.open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _upload(self, version: str) -> None:
         folder = self._folder / version
@@ -339,26 +399,51 @@ class ObjectStore:
             self._files.put_file(str(folder / name), f"{self._root}/{version}/{name}")
 
     def _fetch(self, version: str) -> None:
-        if (self._folder / version).is_dir():
+        folder, staging = self._folder / version, self._folder / f"{_FETCHING}{version}"
+        if self._is_whole(version):
             return
-        staging = self._folder / f"{_FETCHING}{version}"
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
-        for remote in self._files.ls(f"{self._root}/{version}", detail=False):
-            self._files.get_file(remote, str(staging / str(remote).rpartition("/")[2]))
         try:
-            found = artifact.load_path(staging).manifest.version
-            if found != version:
-                raise UserError(f"{self._url}/{version}: is version {found}. Push it again")
-        except UserError:
+            for remote in self._files.ls(f"{self._root}/{version}", detail=False):
+                self._files.get_file(remote, str(staging / str(remote).rpartition("/")[2]))
+            self._check(version, staging)
+        except (FileNotFoundError, UserError) as error:
             shutil.rmtree(staging, ignore_errors=True)
-            raise
+            raise UserError(
+                f"{self._url}/{version}: is not there as it was published; "
+                f"'mts4mm models push {self._url} STORE', from a store that has it whole, sends it again: {error}"
+            ) from error
         durable.sync_directory(staging)
-        staging.rename(self._folder / version)
+        damaged = self._folder / f"{_FETCHING}{version}.damaged"
+        shutil.rmtree(damaged, ignore_errors=True)
+        if folder.exists():
+            folder.rename(damaged)
+        staging.rename(folder)
+        shutil.rmtree(damaged, ignore_errors=True)
         durable.sync_directory(self._folder)
 
+    def _is_whole(self, version: str) -> bool:
+        """Whether the folder has a version as it was published; what was found whole is read again if it changes."""
+        folder = self._folder / version
+        if not folder.exists():
+            return False
+        try:
+            if self._whole.get(version) != _files(folder):
+                self._check(version, folder)
+        except UserError as error:
+            self._tell_once(version, f"{version} is damaged here, and is fetched again: {error}")
+            return False
+        return True
+
+    def _check(self, version: str, folder: Path) -> None:
+        found = artifact.load_path(folder).manifest.version
+        if found != version:
+            raise UserError(f"{folder}: is version {found}")
+        self._whole[version] = _files(folder)
+
     def _fetch_before(self, version: str) -> None:
-        if version in self._unsound or not self._has(version):
+        if version in self._unsound or not self._files.exists(f"{self._root}/{version}/{_MANIFEST}"):
             return
         try:
             self._fetch(version)
@@ -390,8 +475,16 @@ class ObjectStore:
         try:
             yield
         except Exception as error:  # every provider's library has exceptions of its own
-            if self._told.get(what) != str(error):
-                _log.warning("%s: %s cannot be fetched: %s", self._url, what, error)
-            self._told[what] = str(error)
+            self._tell_once(what, f"{what} cannot be fetched: {error}")
         else:
             self._told.pop(what, None)
+
+    def _tell_once(self, about: str, what: str) -> None:
+        if self._told.get(about) != what:
+            _log.warning("%s: %s", self._url, what)
+        self._told[about] = what
+
+
+def _files(folder: Path) -> _Files:
+    found = ((path.name, path.lstat()) for path in folder.iterdir())
+    return {name: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found}

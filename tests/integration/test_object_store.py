@@ -5,7 +5,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,12 @@ DATASET = DatasetInfo(name="shop", fingerprint="f", users=2, items=3, interactio
 
 def publish(store: Path) -> str:
     return artifact.publish(store, MODEL, Provenance(DATASET, {}, 1, {}))
+
+
+def change_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
 
 
 @pytest.fixture(scope="module")
@@ -128,14 +134,103 @@ def test_a_damaged_version_is_refused_and_the_live_one_stays(tmp_path: Path) -> 
     ObjectStore(f"file://{bucket}", there).pull()
     second = publish(here)
     store.push()
-    table = bucket / second / "item_embeddings.npy"
-    content = bytearray(table.read_bytes())
-    content[-1] ^= 1
-    table.write_bytes(content)
+    change_a_byte(bucket / second / "item_embeddings.npy")
     with pytest.raises(UserError, match=r"item_embeddings.npy: its sha256"):
         ObjectStore(f"file://{bucket}", there).pull()
     assert artifact.current_version(there) == first
     assert not (there / second).exists()
+
+
+@pytest.mark.parametrize("same_process", [True, False])
+@pytest.mark.parametrize("damage", [change_a_byte, Path.unlink])
+def test_a_version_that_was_damaged_in_the_folder_is_fetched_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None], same_process: bool
+) -> None:
+    url, here, there = f"file://{tmp_path}/bucket", tmp_path / "here", tmp_path / "there"
+    first, second = publish(here), publish(here)
+    ObjectStore(url, here).push()
+    following = ObjectStore(url, there)
+    following.pull()
+    for version in (first, second):
+        damage(there / version / "item_embeddings.npy")
+    following = following if same_process else ObjectStore(url, there)
+    assert following.pull() == second
+    for version in (first, second):
+        assert artifact.verify(there / version) == artifact.verify(here / version)
+        assert f"{version} is damaged here, and is fetched again" in caplog.text
+    assert {path.name for path in there.iterdir() if path.is_dir()} == {first, second}
+
+
+def test_what_was_found_whole_is_not_read_again_with_every_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, here, there = f"file://{tmp_path}/bucket", tmp_path / "here", tmp_path / "there"
+    publish(here)
+    ObjectStore(url, here).push()
+    following = ObjectStore(url, there)
+    version = following.pull()
+    monkeypatch.setattr(artifact, "load_path", lambda path: 1 // 0)
+    assert following.pull() == version
+
+
+def test_what_is_damaged_on_both_sides_is_named_by_its_url_and_the_remedy_helps(tmp_path: Path) -> None:
+    url, here, there = f"file://{tmp_path}/bucket", tmp_path / "here", tmp_path / "there"
+    version = publish(here)
+    ObjectStore(url, here).push()
+    ObjectStore(url, there).pull()
+    for folder in (there, tmp_path / "bucket"):
+        change_a_byte(folder / version / "item_embeddings.npy")
+    with pytest.raises(UserError, match=rf"{url}/{version}: is not there as it was published; 'mts4mm models push"):
+        ObjectStore(url, there).pull()
+    assert CliRunner().invoke(commands, ["models", "push", url, str(here)]).exit_code == 0
+    assert ObjectStore(url, there).pull() == version
+    assert artifact.verify(there / version)
+
+
+def test_a_version_that_was_damaged_in_the_object_store_is_sent_again(url: str, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    version = publish(here)
+    store = ObjectStore(url, here)
+    store.push()
+    table, manifest = (f"{store._root}/{version}/{name}" for name in ("item_embeddings.npy", "manifest.json"))
+    size = (here / version / "item_embeddings.npy").stat().st_size
+    damages: list[Callable[[], object]] = [
+        lambda: store._files.rm_file(table),
+        lambda: store._files.pipe_file(table, b"short"),
+        lambda: store._files.pipe_file(table, b"\x00" * size),
+        lambda: store._files.pipe_file(manifest, b"{}"),
+    ]
+    for damage in damages:
+        damage()
+        assert store.push() == [version]
+    assert store.push() == []
+    assert ObjectStore(url, there).pull() == version
+
+
+def test_a_change_sends_again_what_is_not_of_its_size_in_the_object_store(tmp_path: Path) -> None:
+    url, here = f"file://{tmp_path}/bucket", tmp_path / "here"
+    first, _ = publish(here), publish(here)
+    store = ObjectStore(url, here)
+    store.push()
+    (tmp_path / "bucket" / first / "item_embeddings.npy").write_bytes(b"short")
+    with store.held() as push:
+        artifact.rollback(here)
+        assert push() == [first]
+    assert ObjectStore(url, tmp_path / "there").pull() == first
+
+
+def test_an_old_version_that_is_damaged_here_keeps_no_live_one_from_being_sent(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, here = f"file://{tmp_path}/bucket", tmp_path / "here"
+    first = publish(here)
+    change_a_byte(here / first / "item_embeddings.npy")
+    second = publish(here)
+    assert ObjectStore(url, here).push() == [second]
+    assert f"{first} cannot be sent" in caplog.text
+    change_a_byte(here / second / "item_embeddings.npy")
+    with pytest.raises(UserError, match="its sha256"):
+        ObjectStore(f"file://{tmp_path}/other", here).push()
 
 
 @pytest.mark.parametrize("damage", ["a file is gone", "a file was changed", "all of it is gone"])
@@ -590,6 +685,110 @@ def test_a_version_whose_removal_was_cut_short_is_no_version_and_goes_later(url:
             store.prune(keep=1)
     assert not store._has(names[0])
     assert store.prune(keep=1) == names[:1]
+
+
+def removing(store: Path, url: str, elsewhere: Path) -> tuple[list[str], ObjectStore, ObjectStore]:
+    """Three versions that are there, oldest first, the newest live; the folder that has them, and one that prunes."""
+    names = sorted(publish(store) for _ in range(3))
+    for name in names:
+        artifact.activate(store, name)
+    objects = ObjectStore(url, store)
+    objects.push()
+    return names, objects, ObjectStore(url, elsewhere)
+
+
+def test_a_version_that_is_made_live_just_before_its_manifest_is_removed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, here, there = f"file://{tmp_path}/bucket", tmp_path / "here", tmp_path / "there"
+    names, store, pruning = removing(here, url, tmp_path / "elsewhere")
+    remove = pruning._files.rm_file
+
+    def after_an_activation(path: str) -> None:
+        with store.held() as push:
+            artifact.activate(here, names[0])
+            assert push() == []
+        remove(path)
+
+    monkeypatch.setattr(pruning._files, "rm_file", after_an_activation)
+    assert names[0] not in pruning.prune(keep=1)
+    assert ObjectStore(url, there).pull() == names[0]
+
+
+def test_a_version_that_is_made_live_while_its_files_are_removed_is_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, here, there = f"file://{tmp_path}/bucket", tmp_path / "here", tmp_path / "there"
+    names, store, pruning = removing(here, url, tmp_path / "elsewhere")
+    remove, upload, has, sent = pruning._files.rm, store._upload, store._has, list[str]()
+
+    def as_before_the_removal(version: str, *, by_content: bool = False) -> bool:
+        monkeypatch.setattr(store, "_has", has)
+        return True
+
+    def while_files_go(version: str) -> None:
+        upload(version)
+        if not sent:
+            remove(f"{store._root}/{version}", recursive=True)
+        sent.append(version)
+
+    def after_an_activation(path: str, **how: Any) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(store, "_has", as_before_the_removal)
+        monkeypatch.setattr(store, "_upload", while_files_go)
+        with store.held() as push:
+            artifact.activate(here, names[0])
+            push()
+
+    monkeypatch.setattr(pruning._files, "rm", after_an_activation)
+    pruning.prune(keep=1)
+    assert sent == [names[0]] * 2
+    assert ObjectStore(url, there).pull() == names[0]
+
+
+def test_what_was_made_live_during_a_long_removal_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, here = f"file://{tmp_path}/bucket", tmp_path / "here"
+    names = sorted(publish(here) for _ in range(5))
+    for name in names:
+        artifact.activate(here, name)
+    store = ObjectStore(url, here)
+    store.push()
+    remove = store._files.rm
+
+    def and_then_somebody_activates(path: str, **how: Any) -> None:
+        remove(path, **how)
+        if path.endswith(names[0]):
+            artifact.activate(here, names[2])
+            ObjectStore(url, here).push()
+
+    monkeypatch.setattr(store._files, "rm", and_then_somebody_activates)
+    assert store.prune(keep=1) == [*names[:2], names[3]]
+    assert ObjectStore(url, tmp_path / "there").pull() == names[2]
+
+
+def test_old_versions_go_from_the_object_store_by_the_command_line_too(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    names = sorted(publish(here) for _ in range(4))
+    for name in names:
+        artifact.activate(here, name)
+    ObjectStore(url, here).push()
+    artifact.prune(here, keep=3)
+    monkeypatch.setenv("MTS4MM_MODELS_URL", url)
+    words = ["models", "prune", str(here), "--keep", "2"]
+    told = CliRunner().invoke(commands, [*words, "--json"])
+    assert json.loads(told.output) == {
+        "store": str(here),
+        "removed": names[1:2],
+        "url": url,
+        "removed_there": names[:2],
+    }
+    assert CliRunner().invoke(commands, words).output == f"{here}: removed nothing\n{url}: removed nothing\n"
+    monkeypatch.setenv("MTS4MM_MODELS_URL", f"file://{tmp_path}/nowhere")
+    told = CliRunner().invoke(commands, words)
+    assert isinstance(told.exception, UserError)
+    assert (told.output, "nowhere: cannot be reached" in str(told.exception)) == (f"{here}: removed nothing\n", True)
 
 
 def a_night(store: Path, name: str, **said: object) -> None:

@@ -117,15 +117,21 @@ def prune(
 ) -> None:
     """Remove old versions; never the live one, nor the one before it.
 
-    So goes what interrupted trainings would go on from, if it is older than every version that stays.
+    Where MTS4MM_MODELS_URL names the object store that STORE is a copy of, they go from there too. So goes what
+    interrupted trainings would go on from, if it is older than every version that stays.
     """
-    removed = artifact.prune(store, keep)
-    runs = _forget_runs(store)
+    url = state_settings().models_url
+    removed: dict[str, Any] = {"store": str(store), "removed": artifact.prune(store, keep), "runs": _forget_runs(store)}
+    if not json_:
+        _print_removed(str(store), [*removed["removed"], *removed["runs"]])
+    if url is not None:
+        from shared.object_store import ObjectStore
+
+        removed |= {"url": url, "removed_there": ObjectStore(url, store).prune(keep)}
+        if not json_:
+            _print_removed(url, removed["removed_there"])
     if json_:
-        output.print_json({"store": str(store), "removed": removed, "runs": runs})
-    else:
-        shown = ", ".join([*removed, *runs]) or "nothing"
-        output.stdout.print(f"{store}: removed {shown}", highlight=False, markup=False, soft_wrap=True)
+        output.print_json(removed)
 
 
 @app.command()
@@ -179,6 +185,11 @@ def _print_live(store: Path, version: str, json_: bool) -> None:
         output.print_json({"store": str(store), "live": version})
     else:
         output.stdout.print(f"{store}: {version} is live", highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_removed(where: str, versions: list[str]) -> None:
+    shown = ", ".join(versions) or "nothing"
+    output.stdout.print(f"{where}: removed {shown}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _document(entry: artifact.VersionSummary) -> dict[str, Any]:

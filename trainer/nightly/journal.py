@@ -8,8 +8,9 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from trainer.nightly import fault
 from trainer.own_process import forget_peak, own_memory_mb
 
 FILE = "journal.json"
+_NAME = "%Y%m%dT%H%M%S%fZ"
+"""Of a night: when it began, to the microsecond."""
 COST = ("seconds", "peak_mb")
 """What is noted of every step besides its result."""
 
@@ -47,9 +50,9 @@ class Journal:
 
     @classmethod
     def begin(cls, runs: Path, identity: Mapping[str, Any]) -> "Journal":
-        """Begin a new night."""
+        """Begin a new night. Its name comes after those before, also where the clock was set back."""
         now = datetime.now(UTC)
-        folder = runs / now.strftime("%Y%m%dT%H%M%S%fZ")
+        folder = runs / max(now, _last_named(runs) + timedelta(microseconds=1)).strftime(_NAME)
         folder.mkdir(parents=True)
         journal = cls(folder, identity, now.isoformat())
         journal.save()
@@ -104,6 +107,14 @@ class Journal:
         document = {name: value for name, value in vars(self).items() if name != "folder"}
         with durable.replacing(self.folder / FILE) as file:
             file.write(json.dumps(document, indent=1).encode())
+
+
+def _last_named(runs: Path) -> datetime:
+    times = [datetime.min.replace(tzinfo=UTC)]
+    for path in runs.glob("*"):
+        with suppress(ValueError):
+            times.append(datetime.strptime(path.name, _NAME).replace(tzinfo=UTC))
+    return max(times)
 
 
 def unfinished(runs: Path) -> Journal | None:

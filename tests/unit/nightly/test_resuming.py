@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +142,19 @@ def test_a_night_that_failed_is_gone_on_with_where_that_can_help(
     with pytest.raises(type(error)):
         night.run()
     assert (Night(places, NightlySettings(), no_state, {"view": 1.0}).journal.name == night.journal.name) == again
+
+
+def test_a_night_that_was_killed_after_the_clock_was_set_back_is_gone_on_with(base: Path, tmp_path: Path) -> None:
+    def night() -> Night:
+        return Night(Places(base, tmp_path / "models", tmp_path / "log"), NightlySettings(), no_state, {"view": 1.0})
+
+    ended = night().journal
+    ended.end("promoted")
+    two_days_fast = datetime.now(UTC) + timedelta(days=2)
+    ended.folder.rename(ended.folder.with_name(two_days_fast.strftime("%Y%m%dT%H%M%S%fZ")))
+    killed = night().journal
+    assert killed.folder != ended.folder
+    assert night().journal.name == killed.name
 
 
 def test_a_dry_run_puts_no_end_to_a_night_that_goes_on(base: Path, tmp_path: Path) -> None:
