@@ -126,9 +126,12 @@ def test_without_keys_a_refusal_does_not_ask_for_one(watched: Watched, service: 
     page = watched.page
     page.goto(f"{service.url}/console#/live")
     settled(page)
-    page.route(
-        "**/events", lambda route: route.continue_(headers={**route.request.headers, "sec-fetch-site": "cross-site"})
-    )
+    foreign = {"origin": "https://x.test", "sec-fetch-site": "cross-site"}
+
+    def from_another_site(route: Route) -> None:
+        route.fulfill(response=route.fetch(headers={**route.request.headers, **foreign}))
+
+    page.route("**/events", from_another_site)
     page.get_by_role("list", name="Items to click").get_by_role("button").first.click()
     expect(page.locator(".toast")).to_contain_text("A page of another site may change nothing")
     expect(page.get_by_role("dialog")).to_have_count(0)
