@@ -307,6 +307,7 @@ export function searchBox({ label, placeholder, find, show, choose, nothing = "N
       if (active >= 0) take(found[active]);
       else entered = true;
     } else if (event.key === "Escape") {
+      event.preventDefault(); // a browser would empty the box, which opens the list again
       close();
     }
   });
