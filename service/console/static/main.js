@@ -1,7 +1,7 @@
 // The frame: which view is shown, whether the service is there, and the key.
 
-import { get, health, key, on, send, setKey } from "./lib/api.js";
-import { h, put } from "./lib/dom.js";
+import { ask, get, health, key, on, setKey } from "./lib/api.js";
+import { h, put, wait } from "./lib/dom.js";
 import { version } from "./lib/format.js";
 import { dialog, failed, field, icon, mark, usePictures } from "./lib/ui.js";
 import * as items from "./views/items.js";
@@ -17,9 +17,9 @@ const THEMES = ["auto", "light", "dark"];
 const main = document.getElementById("main");
 const banner = document.getElementById("banner");
 const status = h("span", { class: "status" });
-const keyButton = h("button", { class: "quiet", type: "button", onclick: () => askForKey(null) });
+const keyButton = h("button", { class: "quiet", type: "button", hidden: true, onclick: () => askForKey(null) });
 let leaving = null;
-let looking = 0;
+let looking = false;
 
 function start() {
   put(
@@ -35,8 +35,7 @@ function start() {
   on("locked", ({ presented, detail }) => askForKey(presented ? detail : null));
   on("key", () => {
     paintKey();
-    show(false);
-    lookAtHealth();
+    retry();
   });
   setInterval(lookAtHealth, 10_000);
   lookAtHealth();
@@ -45,7 +44,7 @@ function start() {
 
 async function show(moved) {
   const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
-  const view = name in VIEWS ? name : "overview";
+  const view = Object.hasOwn(VIEWS, name) ? name : "overview";
   leaving?.abort();
   leaving = new AbortController();
   const { signal } = leaving;
@@ -54,11 +53,8 @@ async function show(moved) {
     if (link.dataset.view === view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  const said = await get("console/api/settings", signal).catch(() => ({ pictures: false, keys: false }));
+  await get("console/api/settings", signal).then(heed, () => {});
   if (signal.aborted) return;
-  usePictures(said.pictures);
-  keyButton.hidden = !said.keys;
-  if (said.keys && !key()) askForKey(null);
   const place = h("div", { class: `view ${view}` });
   put(main, place);
   draw(VIEWS[view], place, rest, signal);
@@ -66,6 +62,13 @@ async function show(moved) {
     main.focus({ preventScroll: true });
     scrollTo(0, 0);
   }
+}
+
+/** Go by what the service says of itself. */
+function heed({ pictures, keys }) {
+  usePictures(pictures);
+  keyButton.hidden = !keys;
+  if (keys && !key()) askForKey(null);
 }
 
 async function draw(view, place, rest, signal) {
@@ -89,23 +92,31 @@ async function lookAtHealth() {
   }
 }
 
-/** Say that the service is away, look for it, and show the view anew when it is back. */
+/** Say that the service is away, look for it, and load what failed meanwhile when it is back. */
 async function waitForService() {
   if (looking) return;
+  looking = true;
   banner.hidden = false;
   put(banner, h("span", { class: "spinner", "aria-hidden": "true" }), "The service does not answer. Looking for it\u2026");
-  looking = setInterval(async () => {
-    try {
-      await send("console/api/settings", { timeout: 3000 });
-    } catch (error) {
-      if (error.status === 0) return;
-    }
-    clearInterval(looking);
-    looking = 0;
-    banner.hidden = true;
-    lookAtHealth();
-    show(false);
-  }, 1500);
+  do await wait(1500); while (!(await answers()));
+  looking = false;
+  banner.hidden = true;
+  lookAtHealth();
+  retry();
+}
+
+async function answers() {
+  try {
+    heed(await ask("console/api/settings", { timeout: 3000 }));
+  } catch (error) {
+    return error.status !== 0;
+  }
+  return true;
+}
+
+/** Load anew what failed, and only that: a form half filled, a slider and a filter stay as they are. */
+function retry() {
+  main.querySelectorAll(".empty.bad > button").forEach((again) => again.click());
 }
 
 let asking = false;
@@ -113,12 +124,20 @@ let asking = false;
 async function askForKey(error) {
   if (asking) return;
   asking = true;
-  const input = h("input", { type: "password", name: "key", autocomplete: "off", required: true, value: key() ?? "" });
+  const input = h("input", {
+    type: "password",
+    name: "key",
+    autocomplete: "off",
+    required: true,
+    pattern: "\\s*[!-~]+\\s*",
+    title: "A key has letters, digits and signs of ASCII, and no spaces.",
+    value: key() ?? "",
+  });
   const form = await dialog({
     name: "API key",
     text: "This service asks for a key. It stays in this tab and is gone when the tab is closed.",
     error,
-    fields: [field("Key", input, "`mts4mm keys new` makes one. Activating models and hiding items needs the scope admin.")],
+    fields: [field("Key", input, "`mts4mm keys new` makes one. Looking needs the scope read, clicks in Live events, and changing models or items, or having a visitor forgotten, admin.")],
     action: "Use key",
   });
   asking = false;

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.e2e.console.conftest import Service, Shop, Watched, settled, violations
 from tests.unit.service.test_live_items import publish_model
@@ -114,6 +114,39 @@ def test_without_encoders_the_form_asks_for_features(watched: Watched, tmp_path:
     service.stop()
 
 
+def test_the_longest_words_are_wrapped(watched: Watched, own: Service) -> None:
+    page = watched.page
+    metadata = {"title": "W" * 300, "description": "x" * 400, "y" * 200: "z" * 200}
+    put = page.request.put(f"{own.url}/items/{'i' * 400}", data={"metadata": metadata})
+    assert put.ok, put.text()
+    page.goto(f"{own.url}/console#/items/{'i' * 400}")
+    for width in (375, 1280):
+        page.set_viewport_size({"width": width, "height": 740})
+        settled(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("button", name="Hide this item").click()
+    assert page.get_by_role("dialog").evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
+    agree(page, "Hide this item?", "Hide")
+    said = page.get_by_text("is hidden.").bounding_box()
+    assert said
+    assert said["x"] > 0
+    watched.faults = [fault for fault in watched.faults if "404" not in fault]  # it has no picture
+
+
+def test_a_half_filled_form_outlasts_a_request_that_gets_no_answer(watched: Watched, own: Service) -> None:
+    page = watched.page
+    page.goto(f"{own.url}/console#/items")
+    settled(page)
+    page.get_by_role("button", name="Add an item").click()
+    page.get_by_label("Description").fill("half a descr")
+    page.route("**/console/api/items*", lambda route: route.abort())
+    page.get_by_role("combobox", name="Find items by their words").fill("mug")
+    expect(page.get_by_text("The service does not answer. Looking for it")).to_be_visible()
+    expect(page.get_by_text("Looking for it")).to_be_hidden()
+    expect(page.get_by_label("Description")).to_have_value("half a descr")
+    watched.faults = [fault for fault in watched.faults if "ERR_FAILED" not in fault]
+
+
 def test_an_item_is_hidden_only_when_that_is_confirmed(page: Page, own: Service) -> None:
     item = recommended(page, own, "u0001")[0]
     page.goto(f"{own.url}/console#/items/{item}")
@@ -173,3 +206,20 @@ def test_a_click_changes_what_the_visitor_gets(page: Page, own: Service) -> None
     assert len(clicked) == 1
     assert clicked[0]["item_id"] not in after
     assert json.dumps(clicked[0]["type"]) == '"click"'
+
+
+def test_a_new_visitor_has_the_old_one_forgotten_with_a_click_that_is_under_way(page: Page, own: Service) -> None:
+    page.goto(f"{own.url}/console#/live")
+    settled(page)
+    old = page.evaluate("sessionStorage.getItem('mts4mm.visitor')")
+    held: list[Route] = []
+    page.route("**/events", lambda route: held.append(route), times=1)
+    with page.expect_request("**/events"):
+        page.get_by_role("list", name="Items to click").get_by_role("button").last.click()
+    page.get_by_role("button", name="New visitor").click()
+    expect(page.get_by_text(old)).to_have_count(0)
+    with page.expect_response(lambda answer: answer.request.method == "DELETE"):
+        held[0].continue_()
+    assert page.request.get(f"{own.url}/users/{old}").status == 404
+    expect(page.get_by_role("list", name="What you clicked")).to_have_text("Nothing yet.")
+    assert page.evaluate("sessionStorage.getItem('mts4mm.clicked')") is None

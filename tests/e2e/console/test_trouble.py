@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from shared.api_keys import Scope, new_key, save_keys
 from tests.e2e.console.conftest import ELSEWHERE, Service, Shop, Watched, settled, violations
@@ -88,6 +88,56 @@ def test_an_expired_key_is_told_from_a_wrong_one_and_a_new_one_goes_on(
     forget(watched, "401")
 
 
+def test_a_key_that_lacks_a_scope_is_replaced_without_losing_what_was_filled_in(
+    watched: Watched, guarded: tuple[Service, Path]
+) -> None:
+    page, (service, keys) = watched.page, guarded
+    (reading, reader), (ruling, ruler) = new_key("ada", [Scope.READ]), new_key("bob", [Scope.READ, Scope.ADMIN])
+    save_keys(keys, [reader, ruler])
+    page.wait_for_timeout(1200)
+    held: list[Route] = []
+    page.route("**/console/api/items*", lambda route: held.append(route), times=1)
+    with page.expect_request("**/console/api/items*"):
+        page.goto(f"{service.url}/console#/items")
+    secret, use = page.get_by_label("Key", exact=True), page.get_by_role("button", name="Use key")
+    secret.fill("schlüssel\u200b")
+    use.click()
+    expect(secret).to_be_visible()  # what no header can carry is no key
+    secret.fill(reading)
+    use.click()
+    held[0].continue_()  # asked for before there was a key
+    settled(page)
+    expect(page.get_by_role("heading", name="Most interactions")).to_be_visible()
+
+    page.get_by_role("button", name="Add an item").click()
+    page.get_by_label("Id", exact=True).fill("mug")
+    page.get_by_label("Title", exact=True).fill("Red mug")
+    page.get_by_role("button", name="Add", exact=True).click()
+    alert = page.get_by_role("dialog").get_by_role("alert")
+    expect(alert).to_have_text("This API key lacks the scope 'admin'.")
+    secret.fill(ruling)
+    use.click()
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.get_by_text("Retrievable after")).to_be_visible()
+    forget(watched, "401", "403")
+
+
+def test_without_keys_a_refusal_does_not_ask_for_one(watched: Watched, service: Service) -> None:
+    page = watched.page
+    page.goto(f"{service.url}/console#/live")
+    settled(page)
+    foreign = {"origin": "https://x.test", "sec-fetch-site": "cross-site"}
+
+    def from_another_site(route: Route) -> None:
+        route.fulfill(response=route.fetch(headers={**route.request.headers, **foreign}))
+
+    page.route("**/events", from_another_site)
+    page.get_by_role("list", name="Items to click").get_by_role("button").first.click()
+    expect(page.locator(".toast")).to_contain_text("A page of another site may change nothing")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    forget(watched, "403")
+
+
 def test_a_service_that_goes_away_is_looked_for_and_the_view_comes_back_with_it(watched: Watched, shop: Shop) -> None:
     page = watched.page
     service = Service(shop.store, shop.folder)
@@ -100,7 +150,9 @@ def test_a_service_that_goes_away_is_looked_for_and_the_view_comes_back_with_it(
     assert violations(page) == []
     service.start()
     expect(page.get_by_text("Looking for it")).to_be_hidden()
+    expect(page.get_by_role("alert")).to_have_count(0)
     expect(page.locator(".ranked > li")).to_have_count(20)
+    expect(page.get_by_label("Diversity")).to_have_value("0.5")
     forget(watched, "ERR_CONNECTION", "ERR_EMPTY_RESPONSE")
     service.stop()
 
@@ -112,6 +164,11 @@ def test_over_plain_http_from_another_machine_the_live_view_works(watched: Watch
     settled(page)
     page.get_by_role("list", name="Items to click").get_by_role("button").first.click()
     expect(page.get_by_role("list", name="What you clicked").get_by_role("listitem")).to_have_count(1)
+
+
+def test_an_address_of_no_view_shows_the_overview(watched: Watched, service: Service) -> None:
+    watched.page.goto(f"{service.url}/console#/constructor")
+    expect(watched.page.get_by_role("heading", name="Overview")).to_be_visible()
 
 
 def test_an_address_that_cannot_be_read_is_said_to_be_wrong(watched: Watched, service: Service) -> None:

@@ -57,15 +57,39 @@ def test_a_user_is_found_by_keys_alone(page: Page, service: Service) -> None:
     expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     search = page.get_by_role("combobox")
     search.focus()
+    expect(page.get_by_role("option")).to_have_count(12)
+    page.keyboard.press("ArrowUp")
+    expect(page.get_by_role("option").last).to_have_attribute("aria-selected", "true")
     page.keyboard.type("u000")
     expect(page.get_by_role("option")).to_have_count(10)
     page.keyboard.press("ArrowDown")
     expect(page.get_by_role("option", name=re.compile("u0002"))).to_have_attribute("aria-selected", "true")
     page.keyboard.press("ArrowUp")
     expect(page.get_by_role("option", name=re.compile("u0001"))).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("Escape")
+    expect(search).to_have_value("u000")
+    expect(page.get_by_role("listbox")).to_have_count(0)
+    page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="u0001")).to_be_visible()
     expect(page).to_have_url(re.compile("#/users/u0001$"))
+
+
+def test_enter_takes_what_is_typed_and_never_a_row_of_less_of_it(page: Page, service: Service) -> None:
+    page.goto(f"{service.url}/console#/live")
+    settled(page)
+    search = page.get_by_role("combobox", name="Find an item to click")
+    shirts = page.request.get(f"{service.url}/console/api/items?q=shirt&limit=12").json()["items"]
+    wanted = shirts[-1]["item_id"]
+    search.press_sequentially("shirt")
+    expect(page.get_by_role("option")).to_have_count(len(shirts))
+    with page.expect_request("**/events") as sent:
+        search.press_sequentially(wanted.removeprefix("shirt"))
+        search.press("Enter")
+    assert sent.value.post_data_json["item_id"] == wanted
+    expect(page.get_by_role("list", name="What you clicked").get_by_role("listitem")).to_have_count(1)
+    expect(page.get_by_role("listbox")).to_have_count(0)  # a late answer would open it again
+    expect(search).to_have_value("")
 
 
 def ids(page: Page) -> list[str]:

@@ -41,9 +41,17 @@ export const get = (path, signal) => ask(path, { signal });
 export const post = (path, body, signal) => ask(path, { method: "POST", body, signal });
 
 /** The answer itself; throws a Problem for any error. */
-export async function send(path, { method = "GET", body, signal, timeout = 20_000, accepted = [] } = {}) {
-  const headers = { accept: "application/json" };
+export async function send(path, options = {}) {
   const secret = key();
+  const response = await fetched(path, secret, options);
+  if (response.ok || options.accepted?.includes(response.status)) return response;
+  const byKey = response.status === 401 || (response.status === 403 && secret !== null);
+  if (byKey && key() !== secret) return send(path, options); // the key was changed meanwhile
+  throw await refused(response, byKey, secret);
+}
+
+async function fetched(path, secret, { method = "GET", body, signal, timeout = 20_000 }) {
+  const headers = { accept: "application/json" };
   if (secret) headers["x-api-key"] = secret;
   if (body !== undefined && !(body instanceof FormData) && !(body instanceof Blob)) {
     headers["content-type"] = "application/json";
@@ -52,9 +60,8 @@ export async function send(path, { method = "GET", body, signal, timeout = 20_00
     headers["content-type"] = body.type || "application/octet-stream";
   }
   const limit = AbortSignal.timeout(timeout);
-  let response;
   try {
-    response = await fetch(url(path), {
+    return await fetch(url(path), {
       method,
       headers,
       body,
@@ -66,11 +73,9 @@ export async function send(path, { method = "GET", body, signal, timeout = 20_00
     events.dispatchEvent(new CustomEvent("away"));
     throw new Problem(0, limit.aborted ? "The service took too long to answer." : "The service does not answer.");
   }
-  if (response.ok || accepted.includes(response.status)) return response;
-  throw await refused(response, secret);
 }
 
-async function refused(response, secret) {
+async function refused(response, byKey, secret) {
   let document = {};
   try {
     document = await response.json();
@@ -80,7 +85,7 @@ async function refused(response, secret) {
   const detail = document.detail ?? `${response.status} ${response.statusText}`;
   const waiting = Number(response.headers.get("retry-after")) || null;
   const problem = new Problem(response.status, detail, document.errors ?? [], waiting);
-  if (response.status === 401 || response.status === 403) {
+  if (byKey) {
     events.dispatchEvent(new CustomEvent("locked", { detail: { presented: secret !== null, detail } }));
   }
   return problem;

@@ -81,11 +81,4 @@ export function latest(work) {
   };
 }
 
-/** Wait until typing pauses. */
-export function paused(milliseconds, work) {
-  let timer = 0;
-  return (...given) => {
-    clearTimeout(timer);
-    timer = setTimeout(() => work(...given), milliseconds);
-  };
-}
+export const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));

@@ -1,7 +1,7 @@
 // The pieces that views are made of.
 
 import { key, segment, send, url } from "./api.js";
-import { h, paused, put, s } from "./dom.js";
+import { h, put, s, wait } from "./dom.js";
 import { title } from "./format.js";
 
 // Icons
@@ -187,6 +187,7 @@ export function table(columns, rows, caption) {
 
 // Controls
 
+const TYPING = 90;
 let numbered = 0;
 export const fresh = (prefix) => `${prefix}-${(numbered += 1)}`;
 
@@ -231,7 +232,8 @@ export function searchBox({ label, placeholder, find, show, choose, nothing = "N
   const box = h("div", { class: "search" }, icon("search", 18), input, options);
   let found = [];
   let active = -1;
-  let asking = null;
+  let looking = null;
+  let entered = false;
 
   const open = (there) => {
     options.hidden = !there;
@@ -246,49 +248,67 @@ export function searchBox({ label, placeholder, find, show, choose, nothing = "N
     else input.removeAttribute("aria-activedescendant");
     option?.scrollIntoView({ block: "nearest" });
   };
-  const take = (index) => {
-    if (!found[index]) return;
-    open(false);
-    input.value = "";
-    choose(found[index]);
+  const stop = () => {
+    looking?.abort();
+    looking = null;
+    entered = false;
   };
-  const look = async () => {
-    asking?.abort();
-    asking = new AbortController();
+  const close = () => {
+    stop();
+    open(false);
+  };
+  const take = (chosen) => {
+    close();
+    input.value = "";
+    choose(chosen);
+  };
+  /** Look for what is typed, unless more is typed meanwhile; until the rows are there, none of an earlier text counts. */
+  const look = async (delay) => {
+    stop();
+    found = [];
+    mark(-1);
+    const { signal } = (looking = new AbortController());
+    await wait(delay);
+    if (signal.aborted) return;
+    const text = input.value.trim();
+    let instead = nothing;
     try {
-      found = await find(input.value.trim(), asking.signal);
+      found = await find(text, signal);
     } catch (error) {
-      if (error.name === "AbortError") return;
-      found = [];
-      put(options, h("li", { role: "option", "aria-disabled": "true", class: "none" }, error.text ?? String(error)));
-      open(true);
-      return;
+      if (signal.aborted) return;
+      instead = error.text ?? String(error);
     }
+    looking = null;
     const rows = found.map((each, at) =>
       h("li", { role: "option", id: `${list}-${at}`, "aria-selected": "false", onpointerdown: (event) => {
         event.preventDefault();
-        take(at);
+        take(each);
       } }, show(each)),
     );
-    put(options, rows.length ? rows : h("li", { role: "option", "aria-disabled": "true", class: "none" }, nothing));
-    open(document.activeElement === input);
-    mark(found.length && input.value.trim() ? 0 : -1);
+    put(options, rows.length ? rows : h("li", { role: "option", "aria-disabled": "true", class: "none" }, instead));
+    open(true);
+    mark(found.length && text ? 0 : -1);
+    if (entered && active >= 0) take(found[active]);
+    entered = false;
   };
-  const lookSoon = paused(90, look);
-  input.addEventListener("input", lookSoon);
-  input.addEventListener("focus", look);
-  input.addEventListener("blur", () => open(false));
+  input.addEventListener("input", () => look(TYPING));
+  input.addEventListener("focus", () => look(0));
+  input.addEventListener("blur", close);
   input.addEventListener("keydown", (event) => {
     const steps = { ArrowDown: 1, ArrowUp: -1 };
-    if (event.key in steps && found.length) {
+    const step = steps[event.key];
+    if (step && found.length) {
       event.preventDefault();
       if (options.hidden) open(true);
-      mark((active + steps[event.key] + found.length) % found.length);
-    } else if (event.key === "Enter" && active >= 0) {
+      const from = active < 0 && step < 0 ? 0 : active;
+      mark((from + step + found.length) % found.length);
+    } else if (event.key === "Enter" && (active >= 0 || looking)) {
       event.preventDefault();
-      take(active);
+      if (active >= 0) take(found[active]);
+      else entered = true;
     } else if (event.key === "Escape") {
-      open(false);
+      event.preventDefault(); // a browser would empty the box, which opens the list again
+      close();
     }
   });
   return box;

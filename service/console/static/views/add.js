@@ -2,7 +2,7 @@
 
 import { ask, get, segment, send } from "../lib/api.js";
 import { forget, partName } from "../lib/catalogue.js";
-import { h, put } from "../lib/dom.js";
+import { h, put, wait } from "../lib/dom.js";
 import { duration, plural, title } from "../lib/format.js";
 import { KNOWN, dropping, hideItem, nearest } from "../lib/goods.js";
 import { shrunk } from "../lib/images.js";
@@ -158,7 +158,7 @@ async function retrievable(itemId, signal) {
   while (performance.now() < deadline) {
     const response = await send(`items/${segment(itemId)}/similar?k=${K}`, { signal, accepted: [404] });
     if (response.ok) return (await response.json()).items;
-    await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY));
+    await wait(LOOK_EVERY);
   }
   throw new Error("The item was put, but the service does not find it yet. See its log for the reason.");
 }

@@ -6,6 +6,8 @@ import { duration, title, traits } from "../lib/format.js";
 import { uuid } from "../lib/id.js";
 import { badge, empty, failed, fillIn, heading, picture, searchBox, skeleton, toast } from "../lib/ui.js";
 
+/** Clicks that are being sent. */
+const underWay = new Set();
 const VISITOR = "mts4mm.visitor";
 const CLICKED = "mts4mm.clicked";
 const SHELF = 24;
@@ -25,8 +27,18 @@ async function startAnew(place, signal) {
   const clicked = sessionStorage.getItem(CLICKED);
   sessionStorage.removeItem(VISITOR);
   sessionStorage.removeItem(CLICKED);
-  if (visitor && clicked) await ask(`users/${segment(visitor)}`, { method: "DELETE" }).catch((error) => toast(error.text ?? String(error), "bad"));
+  if (visitor && clicked) forget(visitor);
   await show(place, [], signal);
+}
+
+/** Have a visitor forgotten, with the clicks that are still under way. */
+async function forget(visitor) {
+  await Promise.allSettled(underWay);
+  try {
+    await ask(`users/${segment(visitor)}`, { method: "DELETE" });
+  } catch (error) {
+    toast(`${visitor} is not forgotten. ${error.text ?? error}`, "bad");
+  }
 }
 
 function visitorId() {
@@ -78,17 +90,18 @@ async function visit(shelf, list, signal) {
     try {
       const event = { event_id: uuid(), user_id: visitor, item_id: item.item_id, type: "click", timestamp: new Date().toISOString() };
       if (last) event.recommendation_id = last;
-      await post("events", event, signal);
+      sessionStorage.setItem(CLICKED, "yes");
+      await counted(event, signal);
       timed = `Event counted in ${duration((performance.now() - started) / 1000)}. `;
     } catch (error) {
       if (error.name !== "AbortError") toast(error.text ?? String(error), "bad");
       return;
     }
+    if (sessionStorage.getItem(VISITOR) !== visitor) return;
     clicked(item);
     refresh();
   }
   const clicked = (item) => {
-    sessionStorage.setItem(CLICKED, "yes");
     none.remove();
     clicks.prepend(h("li", {}, picture(item, 56), h("span", { class: "under" }, title(item))));
   };
@@ -113,10 +126,19 @@ async function visit(shelf, list, signal) {
   await refresh();
 }
 
+async function counted(event, signal) {
+  const sent = post("events", event, signal);
+  underWay.add(sent);
+  await sent.finally(() => underWay.delete(sent));
+}
+
 /** What the visitor of this tab did before the view was left. */
 async function recall(visitor, clicked, signal) {
   if (!sessionStorage.getItem(CLICKED)) return;
-  const known = await get(`users/${segment(visitor)}`, signal).catch(() => null);
+  const known = await get(`users/${segment(visitor)}`, signal).catch((error) => {
+    if (error.status === 404 || error.status === 503) return null;
+    throw error;
+  });
   const ids = (known?.recent ?? []).map((event) => event.item_id);
   if (!ids.length) return;
   const { items } = await post("console/api/items", { item_ids: ids }, signal);

@@ -2,7 +2,7 @@
 
 import { ask, get, health, segment } from "../lib/api.js";
 import { partName, teacherName } from "../lib/catalogue.js";
-import { h, put } from "../lib/dom.js";
+import { h, put, wait } from "../lib/dom.js";
 import { ago, bytes, count, duration, fixed, moment, percent, plural, title, traits, version } from "../lib/format.js";
 import { badge, card, dialog, empty, facts, field, fillIn, heading, icon, picture, searchBox, skeleton, table, toast } from "../lib/ui.js";
 import { gateOf, verdict } from "./night.js";
@@ -198,7 +198,7 @@ async function untilLive(wanted) {
   const deadline = performance.now() + PATIENCE;
   while (performance.now() < deadline) {
     if ((await health()).model_version === wanted) return;
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    await wait(200);
   }
   throw new Error(`The service does not answer from ${version(wanted)} yet. See its log for the reason.`);
 }

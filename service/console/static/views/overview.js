@@ -3,7 +3,7 @@
 import { ask, get, health, segment } from "../lib/api.js";
 import { teacherName } from "../lib/catalogue.js";
 import { bars, spark } from "../lib/charts.js";
-import { h, put } from "../lib/dom.js";
+import { h, put, wait } from "../lib/dom.js";
 import { ago, count, duration, fixed, moment, percent, plural, short, version } from "../lib/format.js";
 import { between, parse, traffic } from "../lib/metrics.js";
 import { badge, card, empty, facts, figure, fillIn, heading, skeleton, table } from "../lib/ui.js";
@@ -54,7 +54,7 @@ async function watch(now, flow, known, signal) {
         if (error.status !== 0) put(chart, h("p", { class: "note" }, error.text ?? String(error)));
       }
     }
-    await new Promise((resolve) => setTimeout(resolve, EVERY));
+    await wait(EVERY);
   }
 }
 
