@@ -37,13 +37,13 @@ from typing import Any, NamedTuple, Self, TypeVar
 from uuid import uuid4
 
 import redis
-from redis.client import Pipeline
 
 from shared.events import DEFAULT_WEIGHTS, FULL_WEIGHT, Event, encode
 from shared.state.breaker import Breaker
 from shared.state.changes import Changes
 from shared.state.embedded import EmbeddedServer
 from shared.state.event_stream import EVENT_STREAM, EventStream
+from shared.state.item_scripts import CHANGES, ITEM_KEYS, RETIRE, RETIRED, RETIRED_VERSION
 from shared.state.live_items import LiveItems
 
 MOST_RECENT = 200
@@ -58,8 +58,6 @@ MOST_LOGGED = 5_000_000
 """Events that wait for the nightly job at most; with ids of usual length they take about 1.5 GB."""
 MOST_READ = 64
 """Users read in one round trip: with all that is kept of each it takes Redis some 15 ms, in which it answers nobody."""
-CHANGES = "mts4mm:changes"
-"""The channel on which any message says: look again."""
 EVENT_TTL = timedelta(days=7)
 """How long an event that is sent again is recognised."""
 TOMBSTONE_TTL = timedelta(days=365)
@@ -71,7 +69,7 @@ an older model. A year does, and bounds what is kept of somebody who asked to be
 
 _RECENT, _HIDDEN, _EVENT, _FORGOTTEN = "mts4mm:recent:", "mts4mm:hidden:", "mts4mm:event:", "mts4mm:forgotten:"
 _FORGOTTEN_LAST = "mts4mm:forgotten"
-_ARRIVALS, _RETIRED, _RETIRED_VERSION = "mts4mm:arrivals", "mts4mm:retired", "mts4mm:retired:version"
+_ARRIVALS = "mts4mm:arrivals"
 _SCAN_COUNT = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -223,6 +221,7 @@ class UserState:
         self._record = client.register_script(_RECORD)
         self._retract = client.register_script(_RETRACT)
         self._read = client.register_script(_READ)
+        self._retire = client.register_script(RETIRE)
         self.live_items = LiveItems(client, self._call)
         self.event_stream = EventStream(client, self._call)
 
@@ -333,24 +332,36 @@ class UserState:
         return {key.decode(): _EPOCH + timedelta(microseconds=int(score)) for key, score in found}
 
     def retire_items(self, item_ids: Iterable[str]) -> None:
-        """Mark items as not to be recommended any more. Retiring one twice is retiring it once."""
-        self._change_retired(lambda pipeline, items: pipeline.sadd(_RETIRED, *items), item_ids)
+        """Mark items as not to be recommended any more, let go of what was put of them, and tell every service.
+
+        Retiring one twice is retiring it once.
+        """
+        items = [_bytes(item_id) for item_id in item_ids]
+        if items:
+            self._call(lambda: self._retire(ITEM_KEYS, [_new_version(), CHANGES, *items]))
 
     def restore_items(self, item_ids: Iterable[str]) -> None:
-        """Take the mark of :meth:`retire_items` away."""
-        self._change_retired(lambda pipeline, items: pipeline.srem(_RETIRED, *items), item_ids)
+        """Take the mark of :meth:`retire_items` away, and tell every service; what was put is not there again."""
+        items = [_bytes(item_id) for item_id in item_ids]
+        if not items:
+            return
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.srem(RETIRED, *items)
+        pipeline.set(RETIRED_VERSION, _new_version())
+        pipeline.publish(CHANGES, b"")
+        self._call(pipeline.execute)
 
     def retired(self) -> RetiredItems:
         """Return the retired items, and the version to compare :meth:`retired_version` with."""
         pipeline = self._client.pipeline(transaction=True)
-        pipeline.smembers(_RETIRED)
-        pipeline.get(_RETIRED_VERSION)
+        pipeline.smembers(RETIRED)
+        pipeline.get(RETIRED_VERSION)
         items, version = self._call(pipeline.execute)
         return RetiredItems(frozenset(_text(item) for item in items), None if version is None else _text(version))
 
     def retired_version(self) -> str | None:
         """Return the version of the retired items alone, for who asks often."""
-        version: Any = self._call(lambda: self._client.get(_RETIRED_VERSION))
+        version: Any = self._call(lambda: self._client.get(RETIRED_VERSION))
         return None if version is None else _text(version)
 
     def announce(self) -> None:
@@ -395,16 +406,10 @@ class UserState:
         values: Any = self._call(lambda: self._client.mget(keys)) if keys else []
         return [_tombstone(value) for value in values if value is not None]
 
-    def _change_retired(self, change: Callable[[Pipeline, list[bytes]], object], item_ids: Iterable[str]) -> None:
-        items = [_bytes(item_id) for item_id in item_ids]
-        if not items:
-            return
-        pipeline = self._client.pipeline(transaction=True)
-        change(pipeline, items)
-        # A counter would start again where Redis lost its data, and might then repeat a version.
-        pipeline.set(_RETIRED_VERSION, uuid4().hex)
-        pipeline.publish(CHANGES, b"")
-        self._call(pipeline.execute)
+
+def _new_version() -> str:
+    """A counter would start again where Redis lost its data, and might then repeat a version."""
+    return uuid4().hex
 
 
 def _bytes(text: str) -> bytes:
