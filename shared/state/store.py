@@ -13,6 +13,7 @@ key                                     value                                   
 ``mts4mm:retired``                      set of item ids; at most the items there ever were        ever
 ``mts4mm:retired:version``              changes with the set                                      ever
 ``mts4mm:items``...                     see :mod:`shared.state.live_items`                        ever
+``mts4mm:trial``                        empty: Redis took a write                                 ``TRIAL_TTL``
 ======================================  ========================================================  ================
 
 The stream has an entry an event with one field, ``e``: the event as :func:`shared.events.encode` writes it. The
@@ -66,10 +67,12 @@ TOMBSTONE_TTL = timedelta(days=365)
 It has to outlive every model that still knows the user: a nightly training that failed for weeks, and a rollback to
 an older model. A year does, and bounds what is kept of somebody who asked to be forgotten.
 """
+TRIAL_TTL = timedelta(minutes=1)
+"""How long a trial outlives the last of them, see :meth:`UserState.try_write`."""
 
 _RECENT, _HIDDEN, _EVENT, _FORGOTTEN = "mts4mm:recent:", "mts4mm:hidden:", "mts4mm:event:", "mts4mm:forgotten:"
 _FORGOTTEN_LAST = "mts4mm:forgotten"
-_ARRIVALS = "mts4mm:arrivals"
+_ARRIVALS, _TRIAL = "mts4mm:arrivals", "mts4mm:trial"
 _SCAN_COUNT = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -111,6 +114,13 @@ for i = 1, (#KEYS - 2) / 4 do
   end
 end
 return recorded
+"""
+
+_TRY_WRITE = """
+if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then
+  return redis.error_reply('LOGFULL the log of events is full: run mts4mm nightly')
+end
+redis.call('SET', KEYS[2], '', 'EX', ARGV[2])
 """
 
 # A member of a user's events is 16 digits of arrival and the payload.
@@ -222,6 +232,7 @@ class UserState:
         self._retract = client.register_script(_RETRACT)
         self._read = client.register_script(_READ)
         self._retire = client.register_script(RETIRE)
+        self._try_write = client.register_script(_TRY_WRITE)
         self.live_items = LiveItems(client, self._call)
         self.event_stream = EventStream(client, self._call)
 
@@ -234,6 +245,20 @@ class UserState:
     def refuses(self) -> bool:
         """Whether a call would be refused at once, because Redis did not answer a moment ago."""
         return self._breaker.refuses
+
+    @property
+    def refusal(self) -> str | None:
+        """What keeps Redis from taking writes, as it said last; None if nothing is known to. See :meth:`try_write`."""
+        return self._breaker.refusal
+
+    def try_write(self) -> None:
+        """Write what is worth nothing, to see whether Redis would take an event.
+
+        Raises:
+            StateRefused: it would not, which ``refusal`` says from now on.
+        """
+        self._call(lambda: self._try_write([EVENT_STREAM, _TRIAL], [MOST_LOGGED, _seconds(TRIAL_TTL)]))
+        self._breaker.wrote()
 
     def ping(self) -> None:
         """Ask Redis whether it is there."""
