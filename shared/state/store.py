@@ -64,8 +64,9 @@ EVENT_TTL = timedelta(days=7)
 TOMBSTONE_TTL = timedelta(days=365)
 """How long a forgotten user is known as one.
 
-It has to outlive every model that still knows the user: a nightly training that failed for weeks, and a rollback to
-an older model. A year does, and bounds what is kept of somebody who asked to be forgotten.
+It has to outlive every model that still knows the user: nights that failed for weeks, and a rollback to an older
+model. A night that does not fail takes the user out of the live model, so a year does, and bounds what is kept of
+somebody who asked to be forgotten.
 """
 TRIAL_TTL = timedelta(minutes=1)
 """How long a trial outlives the last of them, see :meth:`UserState.try_write`."""
