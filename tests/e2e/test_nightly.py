@@ -229,7 +229,7 @@ def test_forgotten_users_are_in_no_log_and_no_model_but_for_what_they_did_after_
     warm = WarmStart.load(store / ".nightly" / "warm" / f"{without.manifest.version}.pt")
     assert set(warm.user_ids) == set(without.users)
     served = LiveModel(store, poll_seconds=1.0)
-    served.load()
+    served.refresh()
     assert served.engine is not None
 
 
