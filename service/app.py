@@ -61,7 +61,7 @@ def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path
         UserError: the current model is damaged and none before it is sound, or a setting makes no sense. A state that
             is away is no error.
     """
-    metrics, draining = Metrics(), Draining(settings.drain_seconds, settings.grace_seconds)
+    metrics, draining = Metrics(settings.event_weights), Draining(settings.drain_seconds, settings.grace_seconds)
     access = Access(
         None if settings.keys is None else KeysFile(settings.keys), settings.rate_limit, settings.cors_origins
     )

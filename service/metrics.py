@@ -60,8 +60,8 @@ class Facts(Protocol):
 class Metrics:
     """The service's instruments. Safe from any number of threads."""
 
-    def __init__(self) -> None:
-        """Make them, in a registry of their own."""
+    def __init__(self, event_types: Iterable[str] = ()) -> None:
+        """Make them, in a registry of their own; ``event_types`` are those that there may be."""
         self._registry = CollectorRegistry()
         self._facts: list[Facts] = [_whose]
         self._requests = self._counter("http_requests", "Answered requests.", "method", "route", "status")
@@ -86,7 +86,7 @@ class Metrics:
         self._by_request: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         # Children by their labels: to look them up each time costs more than to count.
         self._by_answer: dict[tuple[str, str], Counter] = {}
-        self._start_at_zero()
+        self._start_at_zero(event_types)
 
     def request(self, method: str, route: str, status: int, seconds: float, *, shed: bool) -> None:
         """Count and time an answered request; ``route`` is a template, and ``shed`` says it was load shedding."""
@@ -160,7 +160,7 @@ class Metrics:
     def _gauge(self, name: str, what: str) -> Gauge:
         return Gauge(f"mts4mm_{name}", what, registry=self._registry, multiprocess_mode="livesum")
 
-    def _start_at_zero(self) -> None:
+    def _start_at_zero(self, event_types: Iterable[str]) -> None:
         """A rate over a series that is not there yet misses its first event."""
         for reason in ("full", "late"):
             self._shed.labels(reason)
@@ -168,6 +168,8 @@ class Metrics:
             self._swaps.labels(outcome)
         for strategy, reason in _ANSWERS:
             self._recommendations.labels(strategy, reason)
+        for type_ in event_types:
+            self._events.labels(type_, "unavailable")
 
 
 _OF = uuid4().hex

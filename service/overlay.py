@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +29,8 @@ from shared.state.changes import Changes
 
 RETRY_SECONDS = 5
 """When to come again while there is no state at all."""
+TRIAL_SECONDS = 30.0
+"""How often it is tried whether Redis takes writes; at every look while it does not."""
 
 Answer = TypeVar("Answer")
 
@@ -84,6 +87,7 @@ class Overlay:
         self._forgotten = {user: SinceTraining(forgotten_at=when) for user, when in known.forgotten.items()}
         self._is_read = self._is_kept = False
         self._unkept: str | None = None
+        self._next_trial = time.monotonic()
         self._looking = threading.Lock()
         self._gathered = Gathering(self._each_since)
         self._rows: tuple[Engine, RetiredItems, NDArray[np.int64]] | None = None
@@ -91,12 +95,17 @@ class Overlay:
         self._threads: list[threading.Thread] = []
 
     @property
+    def answers(self) -> bool:
+        """Whether the state is open, and answered last."""
+        return self._state is not None and self._state.available
+
+    @property
     def problem(self) -> str | None:
-        """What is wrong with the state; None while it answers."""
+        """What is wrong with the state; None while it answers and takes writes."""
         state = self._state
         if state is None:
             return self._missing
-        return None if state.available else "Redis does not answer"
+        return state.refusal if state.available else "Redis does not answer"
 
     def call(self, operation: str, work: Callable[[UserState], Answer]) -> Answer:
         """Do something with the state, on behalf of a request.
@@ -160,6 +169,7 @@ class Overlay:
                 self._open()
             if self._state is None:
                 return
+            self._try_write(self._state)
             try:
                 self._read(self._state)
             except StateUnavailable as error:
@@ -240,6 +250,15 @@ class Overlay:
             self._forgotten[user] = since
         self._is_read = True
         self._keep()
+
+    def _try_write(self, state: UserState) -> None:
+        """Where nobody writes, it would be seen too late that nobody can."""
+        now = time.monotonic()
+        if state.refusal is None and now < self._next_trial:
+            return
+        self._next_trial = now + TRIAL_SECONDS
+        with suppress(StateUnavailable):  # the state says it
+            state.try_write()
 
     def _keep(self) -> None:
         if self._folder is None or self._is_kept:

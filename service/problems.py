@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 
 from service.requests import request_id
 from service.schemas import FieldProblem, Problem
-from shared.state import StateUnavailable
+from shared.state import StateRefused, StateUnavailable
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -70,7 +70,12 @@ async def _invalid_request(request: Request, error: Exception) -> Response:
 async def _state_away(request: Request, error: Exception) -> Response:
     assert isinstance(error, StateUnavailable)  # noqa: S101 (the handler's registered type)
     headers = {"Retry-After": str(error.retry_after_seconds)}
-    return problem(request, 503, "The user state is away. Send the same again later.", headers=headers)
+    said = (
+        f"The user state refuses this: {error.reason}."
+        if isinstance(error, StateRefused)
+        else "The user state is away."
+    )
+    return problem(request, 503, f"{said} Send the same again later.", headers=headers)
 
 
 async def _unexpected(request: Request, _error: Exception) -> Response:

@@ -95,7 +95,8 @@ class Vitals:
         yield _gauge("start_time_seconds", "When this worker began.", self._started)
         yield _gauge("workers", "How many workers there shall be.", self._workers)
         yield _gauge("ready", "Whether requests may be sent here.", self.why_not_ready() is None)
-        yield _gauge("redis_up", "Whether the user state in Redis answers.", self._overlay.problem is None)
+        yield _gauge("redis_up", "Whether the user state in Redis answers.", self._overlay.answers)
+        yield _gauge("redis_writable", "Whether it takes events, too.", self._overlay.problem is None)
         yield _gauge("model_refused", "Whether the current version is refused.", self._live.last_refusal is not None)
         engine = self._live.engine
         if engine is not None:

@@ -91,7 +91,11 @@ def _student_model(
             **content.attachments_of(contents_of(dataset)),
             **trending.attachments_of(*_timed(dataset), len(dataset.item_ids), datetime.now(UTC)),
             **attached,
-            **({} if forgotten_until is None else {forgotten.ATTACHMENT: forgotten.attachment(forgotten_until)}),
+            **(
+                {}
+                if forgotten_until is None
+                else {forgotten.ATTACHMENT: forgotten.attachment(forgotten_until, trained=forgotten_until)}
+            ),
         },
     )
 

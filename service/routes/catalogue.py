@@ -1,6 +1,5 @@
 """What the model knows of items, which are alike, and which are not to be recommended any more."""
 
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -33,7 +32,7 @@ from service.schemas import (
     SimilarResponse,
 )
 from shared.api_keys import Scope
-from shared.state import LiveItem, LiveItemsFull, UserState
+from shared.state import LiveItemsFull
 
 likes = APIRouter(route_class=LiteralTailRoute, dependencies=[requires(Scope.READ)])
 router = APIRouter(dependencies=[requires(Scope.READ)])
@@ -115,7 +114,7 @@ def put(item_id: str, wanted: PutItemRequest, engine: LoadedEngine, overlay: Cur
     row = engine.artifact.items.dense(item_id)
     item = drafts.draft(item_id, wanted, engine.content, known=row is not None)
     try:
-        changed = overlay.call("put_item", lambda state: _kept(state, item))
+        changed = overlay.call("put_item", lambda state: state.live_items.put(item))
     except LiveItemsFull as error:
         raise HTTPException(507, f"There is no room: {error}.") from None
     overlay.look()
@@ -128,20 +127,6 @@ def put(item_id: str, wanted: PutItemRequest, engine: LoadedEngine, overlay: Cur
     )
 
 
-def _kept(state: UserState, item: LiveItem) -> datetime:
-    changed = state.live_items.put(item)
-    if item.item_id in state.retired().item_ids:
-        state.restore_items([item.item_id])
-    state.announce()
-    return changed
-
-
-def _taken_away(state: UserState, item_id: str) -> None:
-    state.retire_items([item_id])
-    state.live_items.drop([item_id])
-    state.announce()
-
-
 @changes.delete("/items/{item_id:id}", operation_id="retire_item", responses=RETIREMENT_PROBLEMS)
 def retire(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay) -> RetiredResponse:
     """Retire an item: it is in no answer from now on, whichever model is live, until it is restored.
@@ -151,6 +136,6 @@ def retire(item_id: str, engine: LoadedEngine, overlay: CurrentOverlay) -> Retir
     """
     if item_id not in overlay.live_items:
         known(lambda: engine.item(item_id), "item")
-    overlay.call("retire", lambda state: _taken_away(state, item_id))
+    overlay.call("retire", lambda state: state.retire_items([item_id]))
     overlay.look()
     return RetiredResponse(item_id=item_id, retired=True)

@@ -4,7 +4,7 @@ The same code runs against a server of one's own and against one embedded in a f
 :func:`open_state` knows the difference. It knows nothing of HTTP, models or the log of events.
 """
 
-from shared.state.breaker import StateUnavailable
+from shared.state.breaker import StateRefused, StateUnavailable
 from shared.state.live_items import Encoded, LiveItem, LiveItems, LiveItemsFull
 from shared.state.opening import check_url, open_state
 from shared.state.store import RecentEvent, RecentEvents, Recorded, RetiredItems, UserState, digest
@@ -18,6 +18,7 @@ __all__ = [
     "RecentEvents",
     "Recorded",
     "RetiredItems",
+    "StateRefused",
     "StateUnavailable",
     "UserState",
     "check_url",

@@ -15,7 +15,7 @@ something with one model only: every reader makes its own from them. A vector th
 encoder's name, so that as long as that is in use nobody encodes again.
 
 The nightly training reads all with :meth:`LiveItems.all`, adds them to its dataset, and, once the models in use know
-them, takes them away with :meth:`LiveItems.drop`.
+them, takes them away with :meth:`LiveItems.drop`. So does :meth:`~shared.state.UserState.retire_items`.
 """
 
 import base64
@@ -31,74 +31,30 @@ import numpy as np
 import redis
 from numpy.typing import NDArray
 
+from shared.state.item_scripts import (
+    CHANGED,
+    CHANGES,
+    DROP,
+    ITEM_KEYS,
+    ITEMS,
+    ITEMS_VERSION,
+    NOTE,
+    PICTURES,
+    PUT,
+    TOO_MANY_BYTES,
+    TOO_MANY_ITEMS,
+)
+
 MOST_ITEMS = 10_000
 """Live items at once."""
 MOST_BYTES = 256 * 2**20
 """Bytes of live items, their pictures included."""
 
-_ITEMS, _PICTURES, _CHANGED = "mts4mm:items", "mts4mm:items:pictures", "mts4mm:items:changed"
-_BYTES, _VERSION = "mts4mm:items:bytes", "mts4mm:items:version"
-_KEYS = (_ITEMS, _PICTURES, _CHANGED, _BYTES, _VERSION)
 _ITEMS_PER_CALL = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_TOO_MANY_ITEMS, _TOO_MANY_BYTES = -1, -2
 _Answer = TypeVar("_Answer")
 _Item = TypeVar("_Item")
-
-_PUT = """
-local id, item, picture = ARGV[1], ARGV[2], ARGV[3]
-local before = redis.call('HSTRLEN', KEYS[1], id)
-local grown = #item + #picture - before - redis.call('HSTRLEN', KEYS[2], id)
-if before == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then
-  return -1
-end
-if grown > 0 and tonumber(redis.call('GET', KEYS[4]) or '0') + grown > tonumber(ARGV[5]) then
-  return -2
-end
-redis.call('HSET', KEYS[1], id, item)
-if picture == '' then
-  redis.call('HDEL', KEYS[2], id)
-else
-  redis.call('HSET', KEYS[2], id, picture)
-end
-local time = redis.call('TIME')
-local now = string.format('%d%06d', time[1], time[2])
-redis.call('ZADD', KEYS[3], now, id)
-redis.call('INCRBY', KEYS[4], grown)
-redis.call('SET', KEYS[5], ARGV[6])
-return tonumber(now)
-"""
-
-# What encoders made may take a little more than the bytes that there are to be: it is bounded by the items.
-_NOTE = """
-for i = 1, #ARGV, 3 do
-  local id, item = ARGV[i], ARGV[i + 2]
-  if tonumber(redis.call('ZSCORE', KEYS[3], id) or '-1') == tonumber(ARGV[i + 1]) then
-    redis.call('INCRBY', KEYS[4], #item - redis.call('HSTRLEN', KEYS[1], id))
-    redis.call('HSET', KEYS[1], id, item)
-  end
-end
-"""
-
-_DROP = """
-local dropped = 0
-for i = 3, #ARGV do
-  local changed = redis.call('ZSCORE', KEYS[3], ARGV[i])
-  if changed and (ARGV[2] == '' or tonumber(changed) <= tonumber(ARGV[2])) then
-    local freed = redis.call('HSTRLEN', KEYS[1], ARGV[i]) + redis.call('HSTRLEN', KEYS[2], ARGV[i])
-    redis.call('HDEL', KEYS[1], ARGV[i])
-    redis.call('HDEL', KEYS[2], ARGV[i])
-    redis.call('ZREM', KEYS[3], ARGV[i])
-    redis.call('DECRBY', KEYS[4], freed)
-    dropped = dropped + 1
-  end
-end
-if dropped > 0 then
-  redis.call('SET', KEYS[5], ARGV[1])
-end
-return dropped
-"""
 
 
 @dataclass(frozen=True)
@@ -150,12 +106,12 @@ class LiveItems:
         """Take the state's client, and how the state calls it."""
         self._client = client
         self._call = call
-        self._put = client.register_script(_PUT)
-        self._note = client.register_script(_NOTE)
-        self._drop = client.register_script(_DROP)
+        self._put = client.register_script(PUT)
+        self._note = client.register_script(NOTE)
+        self._drop = client.register_script(DROP)
 
     def put(self, item: LiveItem, most_items: int = MOST_ITEMS, most_bytes: int = MOST_BYTES) -> datetime:
-        """Keep an item, in the place of one of the same id.
+        """Keep an item, in the place of one of the same id, restore it if it is retired, and tell every service.
 
         Returns:
             When that was, by the clock of Redis.
@@ -170,11 +126,12 @@ class LiveItems:
             most_items,
             most_bytes,
             uuid4().hex,
+            CHANGES,
         ]
-        answer: int = self._call(lambda: self._put(_KEYS, args))
-        if answer == _TOO_MANY_ITEMS:
+        answer: int = self._call(lambda: self._put(ITEM_KEYS, args))
+        if answer == TOO_MANY_ITEMS:
             raise LiveItemsFull(f"there are {most_items} live items already: {_REMEDY}")
-        if answer == _TOO_MANY_BYTES:
+        if answer == TOO_MANY_BYTES:
             raise LiveItemsFull(f"the live items would take more than {most_bytes} bytes: {_REMEDY}")
         return _time(answer)
 
@@ -187,7 +144,7 @@ class LiveItems:
             args: list[Any] = []
             for item in some:
                 args += [_bytes(item.item_id), _microseconds(item.changed), _payload(item)]
-            self._call(partial(self._note, _KEYS, args))
+            self._call(partial(self._note, ITEM_KEYS, args))
 
     def drop(self, item_ids: Iterable[str], changed_until: datetime | None = None) -> int:
         """Take items away, each of them only if it has not been put again after ``changed_until``.
@@ -199,17 +156,17 @@ class LiveItems:
         dropped = 0
         for some in _batched(list(item_ids)):
             args: list[Any] = [uuid4().hex, until, *map(_bytes, some)]
-            dropped += self._call(partial(self._drop, _KEYS, args))
+            dropped += self._call(partial(self._drop, ITEM_KEYS, args))
         return dropped
 
     def version(self) -> str | None:
         """What changes whenever a live item does; ``None`` where there never was one."""
-        version: Any = self._call(lambda: self._client.get(_VERSION))
+        version: Any = self._call(lambda: self._client.get(ITEMS_VERSION))
         return None if version is None else str(version, "ascii")
 
     def changes(self) -> dict[str, datetime]:
         """When each live item was last put."""
-        found: Any = self._call(lambda: self._client.zrange(_CHANGED, 0, -1, withscores=True))
+        found: Any = self._call(lambda: self._client.zrange(CHANGED, 0, -1, withscores=True))
         return {_text(item_id): _time(int(score)) for item_id, score in found}
 
     def get(self, item_ids: Sequence[str], *, pictures: bool = False) -> list[LiveItem]:
@@ -218,10 +175,10 @@ class LiveItems:
             return []
         fields = [_bytes(item_id) for item_id in item_ids]
         pipeline = self._client.pipeline(transaction=True)
-        pipeline.hmget(_ITEMS, fields)
-        pipeline.zmscore(_CHANGED, fields)  # type: ignore[arg-type]
+        pipeline.hmget(ITEMS, fields)
+        pipeline.zmscore(CHANGED, fields)  # type: ignore[arg-type]
         if pictures:
-            pipeline.hmget(_PICTURES, fields)
+            pipeline.hmget(PICTURES, fields)
         answers: list[list[Any]] = self._call(pipeline.execute)
         payloads, scores = answers[0], answers[1]
         shown = answers[2] if pictures else [None] * len(fields)
@@ -233,7 +190,7 @@ class LiveItems:
 
     def picture(self, item_id: str) -> bytes | None:
         """The picture of an item; ``None`` if there is no such item or it has none."""
-        found: Any = self._call(lambda: self._client.hget(_PICTURES, _bytes(item_id)))
+        found: Any = self._call(lambda: self._client.hget(PICTURES, _bytes(item_id)))
         return None if found is None else bytes(found)
 
     def all(self, *, pictures: bool = False) -> Iterator[LiveItem]:

@@ -13,6 +13,7 @@ key                                     value                                   
 ``mts4mm:retired``                      set of item ids; at most the items there ever were        ever
 ``mts4mm:retired:version``              changes with the set                                      ever
 ``mts4mm:items``...                     see :mod:`shared.state.live_items`                        ever
+``mts4mm:trial``                        empty: Redis took a write                                 ``TRIAL_TTL``
 ======================================  ========================================================  ================
 
 The stream has an entry an event with one field, ``e``: the event as :func:`shared.events.encode` writes it. The
@@ -37,13 +38,13 @@ from typing import Any, NamedTuple, Self, TypeVar
 from uuid import uuid4
 
 import redis
-from redis.client import Pipeline
 
 from shared.events import DEFAULT_WEIGHTS, FULL_WEIGHT, Event, encode
 from shared.state.breaker import Breaker
 from shared.state.changes import Changes
 from shared.state.embedded import EmbeddedServer
 from shared.state.event_stream import EVENT_STREAM, EventStream
+from shared.state.item_scripts import CHANGES, ITEM_KEYS, RETIRE, RETIRED, RETIRED_VERSION
 from shared.state.live_items import LiveItems
 
 MOST_RECENT = 200
@@ -58,20 +59,21 @@ MOST_LOGGED = 5_000_000
 """Events that wait for the nightly job at most; with ids of usual length they take about 1.5 GB."""
 MOST_READ = 64
 """Users read in one round trip: with all that is kept of each it takes Redis some 15 ms, in which it answers nobody."""
-CHANGES = "mts4mm:changes"
-"""The channel on which any message says: look again."""
 EVENT_TTL = timedelta(days=7)
 """How long an event that is sent again is recognised."""
 TOMBSTONE_TTL = timedelta(days=365)
 """How long a forgotten user is known as one.
 
-It has to outlive every model that still knows the user: a nightly training that failed for weeks, and a rollback to
-an older model. A year does, and bounds what is kept of somebody who asked to be forgotten.
+It has to outlive every model that still knows the user: nights that failed for weeks, and a rollback to an older
+model. A night that does not fail takes the user out of the live model, so a year does, and bounds what is kept of
+somebody who asked to be forgotten.
 """
+TRIAL_TTL = timedelta(minutes=1)
+"""How long a trial outlives the last of them, see :meth:`UserState.try_write`."""
 
 _RECENT, _HIDDEN, _EVENT, _FORGOTTEN = "mts4mm:recent:", "mts4mm:hidden:", "mts4mm:event:", "mts4mm:forgotten:"
 _FORGOTTEN_LAST = "mts4mm:forgotten"
-_ARRIVALS, _RETIRED, _RETIRED_VERSION = "mts4mm:arrivals", "mts4mm:retired", "mts4mm:retired:version"
+_ARRIVALS, _TRIAL = "mts4mm:arrivals", "mts4mm:trial"
 _SCAN_COUNT = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -113,6 +115,13 @@ for i = 1, (#KEYS - 2) / 4 do
   end
 end
 return recorded
+"""
+
+_TRY_WRITE = """
+if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then
+  return redis.error_reply('LOGFULL the log of events is full: run mts4mm nightly')
+end
+redis.call('SET', KEYS[2], '', 'EX', ARGV[2])
 """
 
 # A member of a user's events is 16 digits of arrival and the payload.
@@ -223,6 +232,8 @@ class UserState:
         self._record = client.register_script(_RECORD)
         self._retract = client.register_script(_RETRACT)
         self._read = client.register_script(_READ)
+        self._retire = client.register_script(RETIRE)
+        self._try_write = client.register_script(_TRY_WRITE)
         self.live_items = LiveItems(client, self._call)
         self.event_stream = EventStream(client, self._call)
 
@@ -235,6 +246,20 @@ class UserState:
     def refuses(self) -> bool:
         """Whether a call would be refused at once, because Redis did not answer a moment ago."""
         return self._breaker.refuses
+
+    @property
+    def refusal(self) -> str | None:
+        """What keeps Redis from taking writes, as it said last; None if nothing is known to. See :meth:`try_write`."""
+        return self._breaker.refusal
+
+    def try_write(self) -> None:
+        """Write what is worth nothing, to see whether Redis would take an event.
+
+        Raises:
+            StateRefused: it would not, which ``refusal`` says from now on.
+        """
+        self._call(lambda: self._try_write([EVENT_STREAM, _TRIAL], [MOST_LOGGED, _seconds(TRIAL_TTL)]))
+        self._breaker.wrote()
 
     def ping(self) -> None:
         """Ask Redis whether it is there."""
@@ -333,24 +358,36 @@ class UserState:
         return {key.decode(): _EPOCH + timedelta(microseconds=int(score)) for key, score in found}
 
     def retire_items(self, item_ids: Iterable[str]) -> None:
-        """Mark items as not to be recommended any more. Retiring one twice is retiring it once."""
-        self._change_retired(lambda pipeline, items: pipeline.sadd(_RETIRED, *items), item_ids)
+        """Mark items as not to be recommended any more, let go of what was put of them, and tell every service.
+
+        Retiring one twice is retiring it once.
+        """
+        items = [_bytes(item_id) for item_id in item_ids]
+        if items:
+            self._call(lambda: self._retire(ITEM_KEYS, [_new_version(), CHANGES, *items]))
 
     def restore_items(self, item_ids: Iterable[str]) -> None:
-        """Take the mark of :meth:`retire_items` away."""
-        self._change_retired(lambda pipeline, items: pipeline.srem(_RETIRED, *items), item_ids)
+        """Take the mark of :meth:`retire_items` away, and tell every service; what was put is not there again."""
+        items = [_bytes(item_id) for item_id in item_ids]
+        if not items:
+            return
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.srem(RETIRED, *items)
+        pipeline.set(RETIRED_VERSION, _new_version())
+        pipeline.publish(CHANGES, b"")
+        self._call(pipeline.execute)
 
     def retired(self) -> RetiredItems:
         """Return the retired items, and the version to compare :meth:`retired_version` with."""
         pipeline = self._client.pipeline(transaction=True)
-        pipeline.smembers(_RETIRED)
-        pipeline.get(_RETIRED_VERSION)
+        pipeline.smembers(RETIRED)
+        pipeline.get(RETIRED_VERSION)
         items, version = self._call(pipeline.execute)
         return RetiredItems(frozenset(_text(item) for item in items), None if version is None else _text(version))
 
     def retired_version(self) -> str | None:
         """Return the version of the retired items alone, for who asks often."""
-        version: Any = self._call(lambda: self._client.get(_RETIRED_VERSION))
+        version: Any = self._call(lambda: self._client.get(RETIRED_VERSION))
         return None if version is None else _text(version)
 
     def announce(self) -> None:
@@ -395,16 +432,10 @@ class UserState:
         values: Any = self._call(lambda: self._client.mget(keys)) if keys else []
         return [_tombstone(value) for value in values if value is not None]
 
-    def _change_retired(self, change: Callable[[Pipeline, list[bytes]], object], item_ids: Iterable[str]) -> None:
-        items = [_bytes(item_id) for item_id in item_ids]
-        if not items:
-            return
-        pipeline = self._client.pipeline(transaction=True)
-        change(pipeline, items)
-        # A counter would start again where Redis lost its data, and might then repeat a version.
-        pipeline.set(_RETIRED_VERSION, uuid4().hex)
-        pipeline.publish(CHANGES, b"")
-        self._call(pipeline.execute)
+
+def _new_version() -> str:
+    """A counter would start again where Redis lost its data, and might then repeat a version."""
+    return uuid4().hex
 
 
 def _bytes(text: str) -> bytes:

@@ -28,6 +28,7 @@ from trainer.dataset import load_dataset
 from trainer.item_tower import SCALES
 from trainer.nightly.event_log import EventLog
 from trainer.nightly.outcome import Outcome
+from trainer.warm_start import WarmStart
 
 pytestmark = pytest.mark.slow
 
@@ -220,6 +221,16 @@ def test_forgotten_users_are_in_no_log_and_no_model_but_for_what_they_did_after_
     with service(store, tmp_path / "log") as running:
         answered = httpx.post(f"{running.url}/recommend", json={"user_id": back, "k": 5}).raise_for_status().json()
     assert (answered["strategy"], answered["reason"]) == ("personal", "trained")
+    with open_state(None, store / ".state") as state:
+        state.forget(back)
+    assert night(opened.shop.base, store, opened.settings) == Outcome.NOTHING_NEW
+    without = artifact.load(store)
+    assert set(live.users) - set(without.users) == {back}
+    warm = WarmStart.load(store / ".nightly" / "warm" / f"{without.manifest.version}.pt")
+    assert set(warm.user_ids) == set(without.users)
+    served = LiveModel(store, poll_seconds=1.0)
+    served.refresh()
+    assert served.engine is not None
 
 
 def test_only_one_night_at_a_time(opened: Opened, tmp_path: Path) -> None:

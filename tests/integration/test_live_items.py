@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.state import Encoded, LiveItem, LiveItemsFull, UserState, open_state
+from shared.state import Encoded, LiveItem, LiveItemsFull, StateUnavailable, UserState, open_state
+from tests.integration.redis_server import Server
 
 
 @pytest.fixture
@@ -157,3 +159,46 @@ def test_the_bytes_counted_are_those_there_are(shared_state: UserState, steps: l
         items.put(LiveItem("e", {}), most_bytes=written)
     items.put(LiveItem("e", {}), most_bytes=written + 200)
     items.drop("e")
+
+
+def test_an_item_put_and_retired_at_once_is_either_live_or_retired(state: UserState) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        for n in range(200):
+            first = [lambda n=n: state.live_items.put(LiveItem("a", {"n": n})), lambda: state.retire_items(["a"])]
+            (first[0] if n % 4 < 2 else first[1])()
+            for done in [pool.submit(work) for work in (first if n % 2 else reversed(first))]:
+                done.result()
+            live = {item.item_id: item.metadata for item in state.live_items.all()}
+            assert (live, state.retired().item_ids) in (({"a": {"n": n}}, frozenset()), ({}, frozenset({"a"})))
+
+
+def test_putting_restores_and_retiring_drops_and_each_is_announced_once_with_new_versions(state: UserState) -> None:
+    versions = []
+    changes = state.changes()
+    while changes.wait(0.05):  # the first is True, the second hears that it is subscribed
+        pass
+    for work in (lambda: state.live_items.put(LiveItem("a", {})), lambda: state.retire_items(["a", "trained"])) * 2:
+        work()
+        assert changes.wait(1)
+        assert not changes.wait(0.01)
+        versions.append((state.live_items.version(), state.retired_version()))
+    changes.close()
+    live, retired = zip(*versions, strict=True)
+    assert len(set(live)) == 4
+    assert len(set(retired)) == 4
+    assert retired[0] is None, "nothing was retired that a put restores"
+    assert state.retired().item_ids == {"a", "trained"}
+    assert state._client.get("mts4mm:items:bytes") == b"0"
+
+
+def test_a_full_redis_refuses_a_put_and_a_retirement_whole(tmp_path: Path) -> None:
+    with Server(tmp_path) as server, open_state(server.url, None) as state, server.admin() as admin:
+        state.live_items.put(LiveItem("a", {"n": 1}))
+        state.retire_items(["b"])
+        admin.config_set("maxmemory", "1")
+        for refused in (lambda: state.live_items.put(LiveItem("b", {})), lambda: state.retire_items(["a"])):
+            with pytest.raises(StateUnavailable):
+                refused()
+        admin.config_set("maxmemory", "0")
+        assert {item.item_id: item.metadata for item in state.live_items.all()} == {"a": {"n": 1}}
+        assert state.retired().item_ids == {"b"}

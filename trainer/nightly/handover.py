@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from shared import artifact
 from shared.errors import UserError
-from shared.forgotten import forgotten_until
+from shared.forgotten import trained_until
 from shared.state import StateUnavailable
 from trainer.nightly import fault
 from trainer.nightly.drain import StateOpener, patiently
@@ -166,7 +166,7 @@ class Handover:
 
     def _let_go_of_live_items(self) -> int:
         models = [artifact.load(self.places.store, each) for each in artifact.activations(self.places.store)[:2]]
-        times = [at for at in map(forgotten_until, models) if at is not None]
+        times = [at for at in map(trained_until, models) if at is not None]
         if len(times) < 2:
             return 0
         with self.open_state() as state:

@@ -11,6 +11,7 @@
     confirm     the service answers with it
     watch       the service for a while; back to the champion if it got worse
     prune       old versions, and live items that the models in use know
+    forget      where the champion stays: who was forgotten since its training leaves it
     report      for people at nine in the morning
 
 Each step is noted in the journal when it is done, and doing one again is doing it once.
@@ -22,7 +23,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,14 +35,14 @@ import torch
 from shared import artifact, durable
 from shared.artifact import Artifact
 from shared.errors import UserError
-from shared.forgotten import forgotten_until
+from shared.forgotten import forgotten_until, trained_until
 from shared.index import files, report
 from trainer.dataset import TRAIN, VALIDATION, Dataset, SplitSpec, load_dataset, validate_directory
 from trainer.device import choose_device
 from trainer.evaluation import Holdout
 from trainer.export import item_tower, publish
 from trainer.index_choice import choose_index
-from trainer.nightly import additions, encoding, fault
+from trainer.nightly import additions, encoding, fault, tombstones
 from trainer.nightly.base import base_digest
 from trainer.nightly.candidate import Candidate, fresh_holdout, train_candidate
 from trainer.nightly.contenders import Challenger, challenger, champion
@@ -58,6 +59,7 @@ from trainer.nightly.report import forget_in_reports, write_report
 from trainer.nightly.service_watch import Service
 from trainer.nightly.settings import NightlySettings
 from trainer.nightly.snapshot import Sources, read_dropped, write_snapshot
+from trainer.nightly.without_users import publish_without
 from trainer.own_process import own_memory_mb
 from trainer.recipe import Recipe, load_recipe
 from trainer.training import EpochRecord, Listener, Progress, TrainedStudent, TrainingRun
@@ -145,13 +147,23 @@ class Night:
                 self._do(name, work)
             ended = Ended(Outcome.PROMOTED, self.journal, f"{self._version} is live")
         except EndedError as end:
-            ended = Ended(end.outcome, self.journal, str(end))
+            ended = Ended(end.outcome, self.journal, str(end) + self._forgotten_left(end.outcome))
         self._watcher.step("report")
         fault.point("report:begin")
         write_report(self._places.own, self.journal, ended.outcome.word, ended.reason)
         fault.point("report:end")
         self._end(ended.outcome.word)
         return ended
+
+    def _forgotten_left(self, outcome: Outcome) -> str:
+        """Where the champion stays, have who was forgotten leave it; returns what there is to say of that."""
+        stays = outcome in (Outcome.NOTHING_NEW, Outcome.REFUSED) and "publish" not in self.journal.steps
+        if not stays or self._dry_run:
+            return ""
+        self._watcher.step("forget")
+        self._do("forget", self._forget)
+        left = self._result("forget")
+        return f"; users forgotten since its training left the live model: {left['users']}" if left["users"] else ""
 
     def _end(self, outcome: str) -> None:
         self.journal.end(outcome)
@@ -255,6 +267,7 @@ class Night:
         with self._open_state() as state:
             drained = drain(state, log)
             forgotten = dict(patiently(lambda: list(state.forgotten())))
+        tombstones.keep(self._places.own, forgotten)
         forget_in_reports(self._places.own, forgotten)
         return {**asdict(drained), "forgotten": log.forget(forgotten)}
 
@@ -266,16 +279,19 @@ class Night:
             retired = patiently(state.retired).item_ids
             forgotten = dict(patiently(lambda: list(state.forgotten())))
         log = EventLog(self._places.log)
+        base, events = load_dataset(self._places.base), log.read()
+        named = [*base.user_ids, *events["user_id"].unique(), *([] if live is None else live.users)]
+        forgotten = tombstones.among(own, named) | forgotten
         additions.keep(own / "additions", self._places.store, items)
         sources = Sources(
-            base=load_dataset(self._places.base),
-            events=log.read(),
+            base=base,
+            events=events,
             additions=additions.read(own / "additions"),
             retired=retired,
             forgotten=forgotten,
             weights=self._weights,
             champion=live,
-            removed=log.removed(None if live is None else forgotten_until(live)),
+            removed=log.removed(None if live is None else trained_until(live)),
         )
         warm = self._warm_file_to_begin_from is not None
         snapshot = write_snapshot(self._dataset_folder, sources, self._settings, warm=warm)
@@ -398,6 +414,34 @@ class Night:
         with durable.replacing(warm / f"{version}.pt") as file:
             file.write(self._warm_file.read_bytes())
         return {"version": version}
+
+    def _forget(self) -> Result:
+        """Put in the champion's place what it is without who was forgotten since; whatever else is live stays."""
+        live, until = self._champion(), datetime.now(UTC)
+        users = [] if live is None else self._still_known(live)
+        if live is None or not 0 < len(users) < len(live.users):
+            return {"users": 0}
+        version = self._published(self.journal.name)
+        if version is None:
+            gate = live.manifest.gate or {}
+            night: Any = gate.get("night") or {}
+            told = {**gate, "night": {**night, "run": self.journal.name}}
+            version = publish_without(self._places.store, live, users, until, told)
+        warm = self._places.own / "warm"
+        if (path := warm / f"{live.manifest.version}.pt").exists():
+            WarmStart.load(path).without(users).save(warm / f"{version}.pt")
+        with suppress(EndedError):
+            self._handover.activate(version)
+        return {"users": len(users), "without": version}
+
+    def _still_known(self, live: Artifact) -> list[str]:
+        """Users that a model knows and that were forgotten since, so that nobody uses what it knows of them."""
+        with self._open_state() as state:
+            forgotten = dict(patiently(lambda: list(state.forgotten())))
+        forgotten = tombstones.among(self._places.own, live.users) | forgotten
+        since = forgotten_until(live)
+        later = [user for user, at in forgotten.items() if since is None or at > since]
+        return [user for user in later if live.users.dense(user) is not None]
 
     def _prune(self) -> Result:
         let_go = self._handover.let_go_of_live_items()

@@ -3,13 +3,14 @@
 import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shared.state import RecentEvents, StateUnavailable, UserState, open_state
+from shared.state import RecentEvents, StateRefused, StateUnavailable, UserState, open_state
 from shared.state.breaker import OPEN_SECONDS
 from tests.integration.redis_server import Server, wait_until
 from tests.integration.user_state.few_events import answers, event, item_ids
@@ -128,13 +129,59 @@ def test_a_redis_that_is_full_refuses_whole_events_and_still_reads(fragile: Serv
         state.record([event("1")])
         admin.config_set("maxmemory", "1")
 
-        with pytest.raises(StateUnavailable, match="OOM"):
+        with pytest.raises(StateRefused, match="Redis is full"):
             state.record([event("2", item_id="j")])
         assert state.available
         assert item_ids(state) == ["i"]
 
         admin.config_set("maxmemory", "0")
         assert state.record([event("2", item_id="j")]) == [True]
+
+
+def test_what_keeps_redis_from_taking_events_is_known_until_one_would_be_taken(
+    fragile: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    def refuses(because: str, *attempts: Callable[[], object]) -> None:
+        for attempt in attempts:
+            with pytest.raises(StateRefused, match=because):
+                attempt()
+            item_ids(state)
+            assert state.refusal is not None
+            assert because in state.refusal
+
+    with open_state(fragile.url, None) as state, fragile.admin() as admin:
+        state.record([event("1")])
+        state.try_write()
+        assert state.refusal is None
+
+        admin.config_set("maxmemory", "1")
+        writes = (lambda: state.record([event("2")]), lambda: state.forget("u"), lambda: state.retire_items(["i"]))
+        refuses("full", *writes, state.try_write)
+        state.event_stream.trim("0-1")
+        assert state.refusal is not None, "what makes room is taken by a full Redis too"
+        admin.config_set("maxmemory", "0")
+        state.try_write()
+        assert state.refusal is None
+
+        admin.execute_command("REPLICAOF", "127.0.0.1", "9")
+        refuses("read-only", *writes, state.try_write)
+        admin.execute_command("REPLICAOF", "NO", "ONE")
+
+        monkeypatch.setattr("shared.state.store.MOST_LOGGED", 1)
+        refuses("the log of events is full", state.try_write, lambda: state.record([event("2")]))
+        monkeypatch.undo()
+        state.try_write()
+        assert state.refusal is None
+    told = [record.getMessage() for record in caplog.records if record.name == "shared.state.breaker"]
+    assert [each.rpartition(": ")[2] if "no writes" in each else "again" for each in told] == [
+        "it has reached its maxmemory",
+        "again",
+        "Redis is read-only",
+        "run mts4mm nightly",
+        "again",
+    ]
 
 
 def test_somebody_elses_value_under_our_key_leaves_the_event_uncounted(state: UserState) -> None:

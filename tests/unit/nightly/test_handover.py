@@ -34,7 +34,7 @@ def published(store: Path, seed: int, *, activate: bool = True, until: datetime 
         item_embeddings=dice.normal(size=(3, 4)),
         train_indptr=np.array([0, 1, 2]),
         train_indices=np.array([0, 1]),
-        attachments={} if until is None else {forgotten.ATTACHMENT: forgotten.attachment(until)},
+        attachments={} if until is None else {forgotten.ATTACHMENT: forgotten.attachment(until, trained=until)},
     )
     known = DatasetInfo(name="d", fingerprint="d", users=2, items=3, interactions=2, split=Split(kind="given"))
     return artifact.publish(store, model, Provenance(known, {}, seed, {}), activate=activate)

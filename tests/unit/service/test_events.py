@@ -14,6 +14,7 @@ from service.client import Client, ServiceError
 from service.settings import Settings
 from shared.events import MAX_AHEAD, Event, decode
 from shared.state.store import EVENT_STREAM
+from tests.integration.redis_server import Server, wait_until
 from tests.unit.service.test_api import problem
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -154,6 +155,41 @@ def test_without_redis_events_are_to_be_sent_later_and_health_says_so(stateless:
     assert health.status_code == 200
     assert health.json()["status"] == "degraded"
     assert health.json()["problems"] == ["User state: Redis does not answer."]
+
+
+def test_a_full_redis_is_named_in_the_refusal_in_health_and_in_the_metrics_until_it_takes_events(
+    store: Path, tmp_path: Path
+) -> None:
+    def writable() -> bool:
+        (line,) = [each for each in client.get("/metrics").text.splitlines() if each.startswith("mts4mm_redis_writ")]
+        return line.endswith(" 1.0")
+
+    with Server(tmp_path) as server, server.admin() as admin:
+        settings = Settings(models=store, redis_url=server.url)  # type: ignore[arg-type]
+        with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+            assert client.get("/health").json()["status"] == "ok"
+            assert writable()
+            assert 'mts4mm_events_total{outcome="unavailable",type="view"} 0.0' in client.get("/metrics").text
+            admin.config_set("maxmemory", "1")
+
+            refused = client.post("/events", json=event())
+
+            assert problem(refused, 503)["detail"].startswith("The user state refuses this: Redis is full")
+            assert client.get("/health").json()["status"] == "degraded"
+            assert "User state: Redis is full" in client.get("/health").json()["problems"][0]
+            assert not writable()
+            assert "mts4mm_redis_up 1.0" in client.get("/metrics").text
+            assert client.post("/recommend", json={"user_id": "ann"}).json()["degraded"] is False
+            admin.config_set("maxmemory", "0")
+            wait_until(lambda: client.get("/health").json()["status"] == "ok")
+            assert writable()
+
+
+def test_a_redis_that_takes_no_events_is_a_problem_before_one_is_sent(store: Path, tmp_path: Path) -> None:
+    with Server(tmp_path, 0, "--maxmemory", "1") as server:
+        settings = Settings(models=store, redis_url=server.url)  # type: ignore[arg-type]
+        with TestClient(create_app(settings)) as client:
+            assert "Redis is full" in client.get("/health").json()["problems"][0]
 
 
 def test_the_client_sends_events(client: TestClient, stateless: TestClient) -> None:
