@@ -36,6 +36,8 @@ class Contents:
 
     Attributes:
         file: name of the interactions file.
+        columns: what it calls the user, the item and what else is read of it.
+        ignored_columns: its others.
         users: (interactions,) dense ids, sorted by user, then item, each pair once; ``items`` likewise.
         labels: (interactions,) 0 train, 1 validation, 2 test; None, after an error, if no split was possible.
         timestamps: (interactions,) seconds since 1970.
@@ -43,6 +45,8 @@ class Contents:
     """
 
     file: str
+    columns: dict[str, str]
+    ignored_columns: tuple[str, ...]
     user_ids: list[str]
     item_ids: list[str]
     users: NDArray[np.int64]
@@ -106,6 +110,8 @@ def read_contents(
     users = events[USER].cast(pl.Int64).to_numpy(writable=True)
     return Contents(
         file=interactions.file,
+        columns=interactions.columns,
+        ignored_columns=interactions.ignored,
         user_ids=user_ids.to_list(),
         item_ids=universe.ids.to_list(),
         users=users,

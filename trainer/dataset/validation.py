@@ -21,7 +21,10 @@ class Summary:
     """Figures of a directory, over what could be read of it.
 
     Attributes:
+        columns: what the interactions file calls the user, the item and what else is read of it.
+        ignored_columns: its others.
         interactions: each (user, item) pair once.
+        different_weights: of the interactions; 0 where they have none.
         density: interactions / (users x items).
         cold_items: items without interactions.
         split: kind of the split.
@@ -33,9 +36,12 @@ class Summary:
             ``core_items`` and ``core_interactions`` likewise.
     """
 
+    columns: dict[str, str]
+    ignored_columns: tuple[str, ...]
     users: int
     items: int
     interactions: int
+    different_weights: int
     density: float
     cold_items: int
     split: str
@@ -107,9 +113,12 @@ def _summary(contents: Contents, core: int) -> Summary:
     sizes = np.bincount(labels, minlength=3)
     kept_users, kept_items = _k_core(contents.users, contents.items, core)
     return Summary(
+        columns=contents.columns,
+        ignored_columns=contents.ignored_columns,
         users=users,
         items=items,
         interactions=count,
+        different_weights=0 if contents.weights is None else len(np.unique(contents.weights)),
         density=count / (users * items) if count else 0.0,
         cold_items=int((per_item == 0).sum()),
         split=contents.split.kind,
