@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from shared.errors import UserError
+from shared.errors import ExitCode, UserError
 from trainer.cli import (
     bench,
     data,
@@ -66,6 +66,12 @@ def main() -> None:
     _let_waiting_threads_sleep()
     try:
         app()
+    except SystemExit as ended:  # what typer makes of Ctrl-C
+        if ended.code == ExitCode.INTERRUPTED:
+            output.say(
+                "interrupted; train, encode, tune, nightly and experiment go on where they were when started again"
+            )
+        raise
     except UserError as error:
         _end(error)
     except OSError as error:

@@ -192,13 +192,16 @@ def _encoded(interactions: Interactions, user_ids: pl.Series, universe: _Univers
         ids = events[ITEM].filter(unknown).n_unique()
         examples = row_examples(events, unknown, ITEM)
         if universe.from_table:
-            message = f"{count} rows have {ids} item ids that {universe.source} lacks: add the items or drop the rows"
+            message = (
+                f"{count} of {len(events)} rows have item ids, {ids} different, that {universe.source} lacks: add the "
+                "items or drop the rows"
+            )
             findings.error("unknown_ids", interactions.file, message, count, examples)
         else:
             message = (
-                f"{count} rows have {ids} item ids without features: without an items table row r of "
-                f"{universe.source} is the item with id r, so ids must be 0..{universe.rows - 1}. Use these ids, "
-                "or add an items table with one row for each row of features"
+                f"{count} of {len(events)} rows have item ids, {ids} different, without features: without an items "
+                f"table row r of {universe.source} is the item with id r, so ids must be 0..{universe.rows - 1}. Use "
+                "these ids, or add an items table with one row for each row of features"
             )
             findings.error("ids_without_features", interactions.file, message, count, examples)
     events = events.with_columns(_dense(events[USER], user_ids).alias(USER), items.alias(ITEM)).filter(~unknown)

@@ -23,6 +23,7 @@ _NAME = re.compile(r"(?!(?:id|linear|shared|vectors)$)[a-z][a-z0-9_-]*", re.IGNO
 """The four are parts of the model: the view of ids, the linear teacher, what the views share, what the tower gives."""
 _ROWS_PER_CHUNK = 8192
 _COSINE_SLACK = 1e-3
+_SUITED: dict[type[np.generic], str] = {np.floating: "float32", np.integer: "int32"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +152,7 @@ def _read_features(path: Path, findings: Findings) -> Features | None:
         return None
     try:
         stored = arrays.open_npy(path)
-        _require_matrix(stored, "np.floating")
+        _require_matrix(stored, np.floating)
     except UnreadableError as fault:
         findings.unreadable(path.name, fault)
         return None
@@ -194,10 +195,10 @@ def _read_neighbours(path: Path, findings: Findings) -> Neighbours | None:
         stored = arrays.open_npz(path, ("neighbors", "cosine"))
         if "neighbors" not in stored:
             raise UnreadableError("missing_array", "has no array 'neighbors': np.savez(path, neighbors=...)")
-        _require_matrix(stored["neighbors"], "np.integer")
+        _require_matrix(stored["neighbors"], np.integer)
         cosine = stored.get("cosine")
         if cosine is not None:
-            _require_matrix(cosine, "np.floating")
+            _require_matrix(cosine, np.floating)
             if cosine.shape != stored["neighbors"].shape:
                 message = f"'cosine' is {cosine.shape}, 'neighbors' {stored['neighbors'].shape}: give both one shape"
                 raise UnreadableError("wrong_shape", message)
@@ -207,13 +208,12 @@ def _read_neighbours(path: Path, findings: Findings) -> Neighbours | None:
     return Neighbours(path.name, stored["neighbors"], None if cosine is None else cosine.astype(np.float32))
 
 
-def _require_matrix(array: NDArray[Any], kind: str) -> None:
-    wanted = {"np.floating": np.floating, "np.integer": np.integer}[kind]
+def _require_matrix(array: NDArray[Any], wanted: type[np.generic]) -> None:
     if array.ndim != 2:
         message = f"has {array.ndim} dimensions, shape {array.shape}: write a matrix with one row an item"
         raise UnreadableError("wrong_ndim", message)
     if not np.issubdtype(array.dtype, wanted):
-        raise UnreadableError("wrong_dtype", f"is {array.dtype}: save it as a {kind} type")
+        raise UnreadableError("wrong_dtype", f"is {array.dtype}: save it as {_SUITED[wanted]}")
     if 0 in array.shape:
         raise UnreadableError("wrong_shape", f"is empty, shape {array.shape}: write one row an item")
 

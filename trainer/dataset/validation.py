@@ -171,7 +171,7 @@ def _check_split(contents: Contents, summary: Summary, findings: Findings) -> No
         findings.warning("no_test", file, message)
     trained = np.bincount(contents.users, contents.labels == TRAIN, minlength=len(contents.user_ids)) > 0
     if untrained := np.flatnonzero(~trained).tolist():
-        message = f"{len(untrained)} users have no training interactions: evaluation leaves them out"
+        message = f"{len(untrained)} of {len(trained)} users have no training interactions: evaluation leaves them out"
         examples = [Example(None, repr(contents.user_ids[user])) for user in untrained[:MAX_EXAMPLES]]
         findings.warning("users_without_training", file, message, len(untrained), examples)
 
@@ -196,6 +196,8 @@ def _check_core(contents: Contents, summary: Summary, findings: Findings) -> Non
     few_items = np.flatnonzero((per_item < summary.core) & (per_item > 0))
     for what, few, ids in (("users", few_users, contents.user_ids), ("items", few_items, contents.item_ids)):
         if len(few):
-            message = f"{len(few)} {what} have fewer than {summary.core} interactions: expect little for them"
+            message = (
+                f"{len(few)} of {len(ids)} {what} have fewer than {summary.core} interactions: expect little for them"
+            )
             examples = [Example(None, repr(ids[one])) for one in few[:MAX_EXAMPLES]]
             findings.warning(f"{what}_below_core", contents.file, message, len(few), examples)

@@ -91,6 +91,12 @@ def test_what_may_be_meant_as_the_items_table_is_told_how_to_be_named(shop, name
     assert advice in finding.message
 
 
+def test_the_type_to_save_features_in_is_one_that_there_is(shop) -> None:
+    shop.features(np.ones((6, 2), "i4"))
+    (finding,) = validate_directory(shop.directory).findings
+    assert finding.message == "is int32: save it as float32"
+
+
 def test_columns_that_are_read_and_that_are_not_are_named(shop, rows: list[Row]) -> None:
     shop.interactions(
         [{"userID": row["user_id"], "item": row["item_id"], "rating": row["weight"], "page": "a"} for row in rows]
