@@ -60,7 +60,7 @@ def test_an_interruption_is_told_with_what_goes_on_where_it_was(
         main()
     assert ended.value.code == 130
     said = " ".join(capsys.readouterr().err.split())
-    assert "interrupted; train, encode, tune, nightly and experiment go on where they were" in said
+    assert "interrupted; give the same command again: train, encode, tune, nightly and experiment go on" in said
     assert "weights are not used; --set draw_by_weight=true" in said
 
 

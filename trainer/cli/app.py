@@ -68,9 +68,7 @@ def main() -> None:
         app()
     except SystemExit as ended:  # what typer makes of Ctrl-C
         if ended.code == ExitCode.INTERRUPTED:
-            output.say(
-                "interrupted; train, encode, tune, nightly and experiment go on where they were when started again"
-            )
+            output.say("interrupted; give the same command again: train, encode, tune, nightly and experiment go on")
         raise
     except UserError as error:
         _end(error)
