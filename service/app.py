@@ -1,6 +1,7 @@
 """Puts the service together: engine, routes, errors."""
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 POLL_SECONDS = 2.0
 """How often the store is looked at for a new model, and the state for retired items."""
 
+_log = logging.getLogger(__name__)
+
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
@@ -73,6 +76,8 @@ def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path
         settings.max_in_flight, settings.max_waiting, settings.max_wait_seconds, settings.request_timeout_seconds
     )
 
+    pictures = _pictures(settings)
+
     def watch(now: float) -> None:
         metrics.load(admission.in_flight, admission.waiting)
         close_slow(settings.head_timeout_seconds, now)
@@ -95,11 +100,11 @@ def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path
     app.state.searches = Searches()
     app.state.mirror = mirror
     app.state.models = settings.models
-    app.state.pictures = None if settings.catalogue is None else PictureFolder(settings.catalogue)
+    app.state.pictures = pictures
     app.state.desk = Desk(settings.models)
     app.state.access = access
     app.state.metrics = metrics
-    app.state.vitals = Vitals(live, overlay, mirror, draining, settings.models, settings.workers)
+    app.state.vitals = Vitals(live, overlay, mirror, pictures, draining, settings.models, settings.workers)
     app.state.max_body_depth = settings.max_body_depth
     metrics.add_facts(app.state.vitals.metrics)
     problems.install(app)
@@ -182,6 +187,15 @@ def _overlay(settings: Settings, live: LiveModel, metrics: Metrics) -> Overlay:
         engine=lambda: live.engine,
         folder=folder,
     )
+
+
+def _pictures(settings: Settings) -> PictureFolder | None:
+    if settings.catalogue is None:
+        return None
+    pictures = PictureFolder(settings.catalogue)
+    if pictures.problem is not None:
+        _log.warning("no pictures are served: %s", pictures.problem)
+    return pictures
 
 
 def _cross_origin(app: ASGIApp, origins: list[str]) -> ASGIApp:

@@ -165,6 +165,7 @@ class Engine:
 
         Raises:
             UnknownAttributeError: the filter, or ``at_most``, names an attribute that no item has.
+            NoNumbersError: the filter asks a range of an attribute that is a number of no item.
             UnknownPartError: a weight names a part that the model does not have.
         """
         found = self.rank(query, retired)

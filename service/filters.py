@@ -42,6 +42,14 @@ class UnknownAttributeError(LookupError):
         self.known = known
 
 
+class NoNumbersError(LookupError):
+    """A range is asked of an attribute that is a number of no item."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
 class Attributes:
     """The attributes of items by their metadata; safe from any number of threads."""
 
@@ -57,8 +65,10 @@ class Attributes:
 
         Raises:
             UnknownAttributeError: no item has the attribute.
+            NoNumbersError: a range is asked of it, and it is a number of no item.
         """
         self.require(conditions)
+        require_numbers(conditions, self.numbers)
         return self.meeting(conditions)
 
     def require(self, names: Collection[str]) -> None:
@@ -72,6 +82,10 @@ class Attributes:
     def names(self) -> Set[str]:
         """The attributes that an item has."""
         return self._read().keys()
+
+    def numbers(self) -> Set[str]:
+        """Those of them that are a number of an item."""
+        return {name for name, column in self._read().items() if column.has_numbers}
 
     def meeting(self, conditions: Mapping[str, Condition]) -> NDArray[np.bool_]:
         """As ``allowed``, but nothing meets a condition on an attribute that no item has."""
@@ -102,6 +116,21 @@ def require_known(names: Collection[str], read: Callable[[], Set[str]]) -> None:
             raise UnknownAttributeError(name, sorted(known))
 
 
+def require_numbers(conditions: Mapping[str, Condition], read: Callable[[], Set[str]]) -> None:
+    """Check the names of ranges against the attributes with numbers, which are read only if there is a range.
+
+    Raises:
+        NoNumbersError: one is none of them.
+    """
+    ranges = [name for name, condition in conditions.items() if isinstance(condition, Between)]
+    if not ranges:
+        return
+    numbers = read()
+    for name in ranges:
+        if name not in numbers:
+            raise NoNumbersError(name)
+
+
 def elements(value: object) -> Iterator[tuple[bool, Value]]:
     """What a value of an attribute is compared by: itself, or the elements of a list; nothing where it is neither."""
     for element in value if isinstance(value, list) else [value]:
@@ -123,6 +152,10 @@ class _Column:
             is_bool, element = key
             if isinstance(element, int | float) and not is_bool:
                 self._numbers.append((item, element))
+
+    @property
+    def has_numbers(self) -> bool:
+        return bool(self._numbers)
 
     def meets(self, condition: Condition) -> NDArray[np.bool_]:
         met = np.zeros(self._items, dtype=bool)

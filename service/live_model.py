@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 import numpy as np
@@ -145,6 +146,9 @@ class LiveModel:
         """Look at the store from now on, every ``poll_seconds`` and when woken, in a thread of its own."""
         if self._poller is not None:
             return
+        if self.engine is None:
+            command = f"mts4mm train DATASET --out {quote(str(self._store))}"
+            _log.warning("%s: holds no model yet; answers 503 until '%s' publishes one", self._store, command)
         self._stopping = threading.Event()
         self._poller = threading.Thread(target=self._poll, args=(self._stopping,), name="live-model", daemon=True)
         self._poller.start()

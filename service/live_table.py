@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.filters import Attributes, Condition, require_known
+from service.filters import Attributes, Condition, require_known, require_numbers
 from service.queries import ItemReason
 from shared.artifact import Artifact
 from shared.index.approximate import ApproximateIndex
@@ -168,21 +168,22 @@ class JoinedAttributes:
     """The attributes of the artefact's items as they are now, and of the live ones behind them."""
 
     def __init__(self, trained: Attributes, live: LiveTable) -> None:
-        self._trained = trained
         self._changed_rows = np.array(list(live.changed), dtype=np.int64)
         changed = list(live.changed.values())
-        self._changed = Attributes(len(changed), changed.__getitem__)
-        self._live = Attributes(len(live.ids), live.metadata.__getitem__)
+        self._tables = (
+            trained,
+            Attributes(len(changed), changed.__getitem__),
+            Attributes(len(live.ids), live.metadata.__getitem__),
+        )
 
     def allowed(self, conditions: Mapping[str, Condition]) -> NDArray[np.bool_]:
         """As ``Attributes.allowed``, bool [items of the artefact + live items]."""
         self.require(conditions)
-        tables = (self._trained, self._changed, self._live)
-        trained, changed, live = (table.meeting(conditions) for table in tables)
+        require_numbers(conditions, lambda: set().union(*(table.numbers() for table in self._tables)))
+        trained, changed, live = (table.meeting(conditions) for table in self._tables)
         trained[self._changed_rows] = changed
         return np.concatenate([trained, live])
 
     def require(self, names: Collection[str]) -> None:
         """As ``Attributes.require``."""
-        tables = (self._trained, self._changed, self._live)
-        require_known(names, lambda: set().union(*(table.names() for table in tables)))
+        require_known(names, lambda: set().union(*(table.names() for table in self._tables)))

@@ -29,6 +29,13 @@ class PictureFolder:
         """Serve what lies in ``folder``; it need not exist yet."""
         self._folder = folder
 
+    @property
+    def problem(self) -> str | None:
+        """What keeps all pictures from being served."""
+        if os.access(f"{self._folder}/.", os.X_OK):
+            return None
+        return f"{self._folder} is no folder that can be read: correct MTS4MM_CATALOGUE, or --catalogue"
+
     def read(self, path: str) -> Picture | None:
         """The picture at a path relative to the folder.
 

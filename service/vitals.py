@@ -14,6 +14,7 @@ from service.engine import Engine
 from service.live_model import LiveModel, Refusal
 from service.model_mirror import ModelMirror
 from service.overlay import Overlay
+from service.pictures import PictureFolder
 from service.queries import Query
 from shared import last_night
 
@@ -31,6 +32,7 @@ class Vitals:
         live: LiveModel,
         overlay: Overlay,
         mirror: ModelMirror | None,
+        pictures: PictureFolder | None,
         draining: Draining,
         store: Path,
         workers: int,
@@ -38,6 +40,7 @@ class Vitals:
         self._live = live
         self._overlay = overlay
         self._mirror = mirror
+        self._pictures = pictures
         self._draining = draining
         self._store = store
         self._workers = workers
@@ -73,6 +76,8 @@ class Vitals:
             found.append(f"Live items: they are in no answer: {self._overlay.live_items.problem}.")
         if self._mirror is not None and self._mirror.problem is not None:
             found.append(f"Object store: {self._mirror.problem}.")
+        if self._pictures is not None and self._pictures.problem is not None:
+            found.append(f"Pictures: {self._pictures.problem}.")
         return found
 
     def why_not_ready(self) -> str | None:

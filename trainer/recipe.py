@@ -7,7 +7,6 @@ defaults are listed in ``trainer/README.md``.
 
 import re
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import UsageError
+from trainer.packaged_recipes import RECIPES, packaged_recipes
 from trainer.student import FusionPooling
 from trainer.views import LayerPooling
 
@@ -107,22 +107,19 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
         raise UsageError(_explain(name, error)) from None
 
 
-def packaged_recipes() -> list[str]:
-    """Names that ``load_recipe`` knows without a path."""
-    folder = resources.files("trainer") / "recipes"
-    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
 def _read(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """The values of a recipe over those of its ``base``; ``above`` are the recipes that build on it."""
     if name in packaged_recipes():
-        text = (resources.files("trainer") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+        text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
     else:
         try:
             text = Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             known = ", ".join(packaged_recipes())
-            raise UsageError(f"recipe {name!r} cannot be read ({error}); give a YAML file or one of: {known}") from None
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise UsageError(
+                f"recipe {name!r} cannot be read ({reason}); give a YAML file or one of: {known}"
+            ) from None
     values = _parse(text, f"recipe {name}") or {}
     if not isinstance(values, Mapping):
         raise UsageError(f"recipe {name}: expected a mapping of keys to values, found {type(values).__name__}")

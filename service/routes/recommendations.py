@@ -13,7 +13,7 @@ from starlette.types import Scope as ASGIScope
 from service.access import requires
 from service.answers import written
 from service.engine import Begun, Engine
-from service.filters import UnknownAttributeError
+from service.filters import NoNumbersError, UnknownAttributeError
 from service.metrics import Metrics
 from service.overlay import Overlay
 from service.queries import Query, RankedRows, UnknownPartError
@@ -23,6 +23,7 @@ from service.stopping import awaiting_threads, go_on
 from shared.api_keys import Scope
 
 _MOST_NAMED = 20
+_NO_NUMBERS = "No item has a number here: ask for values instead of a range, or write the items' values as numbers"
 _SEARCHING = CapacityLimiter(8)
 """More threads would only contend for one interpreter."""
 _JSON = "application/json"
@@ -83,6 +84,9 @@ def _ranked(engine: Engine, query: Query, retired: NDArray[np.int64]) -> RankedR
     except UnknownAttributeError as error:
         field = "filter" if error.name in query.filter else "at_most"
         raise RequestValidationError([_unknown(field, "attribute", error)]) from None
+    except NoNumbersError as error:
+        flaw = {"type": "no_numbers", "loc": ("body", "filter", error.name), "msg": _NO_NUMBERS}
+        raise RequestValidationError([flaw]) from None
     except UnknownPartError as error:
         raise RequestValidationError([_unknown("weights", "part", error)]) from None
 

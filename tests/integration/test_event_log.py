@@ -258,7 +258,7 @@ def test_files_of_every_kind_are_imported_and_bad_rows_named(tmp_path: Path) -> 
         "2,i1,view,1700000000,\n"
         "3,,view,2026-03-01,\n"
         "4,i2,stare,2026-03-01,\n"
-        "5,i2,view,soon,\n"
+        "5,i2,view,soon,much\n"
     )
     events, bad = read_events(tmp_path / "a.csv", TYPES)
     assert [(each.user_id, each.value) for each in events] == [("1", 2.5), ("2", None)]
@@ -266,6 +266,7 @@ def test_files_of_every_kind_are_imported_and_bad_rows_named(tmp_path: Path) -> 
     assert [each.row for each in bad] == [4, 5, 6]
     assert "item_id: Field required" in bad[0].reason
     assert "no event type 'stare'" in bad[1].reason
+    assert [each.partition(":")[0] for each in bad[2].reason.split("; ") if ": " in each] == ["timestamp", "value"]
     assert "'soon' is no time" in bad[2].reason
     again, _ = read_events(tmp_path / "a.csv", TYPES)
     assert [each.event_id for each in again] == [each.event_id for each in events]
@@ -277,6 +278,13 @@ def test_files_of_every_kind_are_imported_and_bad_rows_named(tmp_path: Path) -> 
     assert read_events(tmp_path / "c.parquet", TYPES) == ([event(1), event(2)], [])
     with pytest.raises(UserError, match=r"\.csv, \.jsonl or \.parquet"):
         read_events(tmp_path / "d.xlsx", TYPES)
+
+
+@pytest.mark.parametrize("rows", ["", "1,u,i,view,2026-03-01\n"])
+def test_a_header_without_the_fields_of_an_event_is_the_fault_of_no_row(tmp_path: Path, rows: str) -> None:
+    (tmp_path / "a.csv").write_text("event_id,user,item_id,action,timestamp\n" + rows)
+    with pytest.raises(UserError, match=r"a\.csv: no column 'user_id', 'type'; there are: 'event_id', 'user'"):
+        read_events(tmp_path / "a.csv", TYPES)
 
 
 @pytest.mark.parametrize("said", ["[1]", "{}", "1" + 400 * "0", '"much"'])
@@ -307,12 +315,15 @@ def test_the_command_imports_all_or_nothing_and_says_what_is_there(tmp_path: Pat
         command = [sys.executable, "-m", "trainer.cli", "events", *map(str, words), "--models", str(tmp_path)]
         return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
-    rows = [event(1).model_dump_json(), "{}", event(2).model_dump_json()]
+    rows = [event(1).model_dump_json(), "{}", event(2).model_dump_json(), event(1).model_dump_json()]
     (tmp_path / "e.jsonl").write_text("\n".join(rows))
     refused = run("import", tmp_path / "e.jsonl")
     assert refused.returncode == 1
-    assert "1 of 3 rows are no events" in " ".join(refused.stderr.split())
-    for expected in ({"new": 2, "repeated": 0}, {"new": 0, "repeated": 2}):
+    assert "1 of 4 rows are no events" in " ".join(refused.stderr.split())
+    for expected in (
+        {"new": 2, "repeated": 0, "repeated_in_file": 1},
+        {"new": 0, "repeated": 2, "repeated_in_file": 1},
+    ):
         done = json.loads(run("import", tmp_path / "e.jsonl", "--skip-bad", "--json").stdout)
         assert {name: done[name] for name in expected} == expected
         assert [each["row"] for each in done["bad"]] == [2]

@@ -1,6 +1,7 @@
 """What commands print, and what they make of options that cannot be."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ from typer.testing import CliRunner
 
 from shared.errors import UsageError, UserError
 from trainer.cli import output, training
-from trainer.cli.app import app
+from trainer.cli.app import app, main
 from trainer.dataset import Dataset, SplitSpec
+from trainer.packaged_recipes import packaged_recipes
 from trainer.seeds import MOST_SEED
 
 
@@ -41,6 +43,41 @@ def test_a_seed_that_torch_could_not_take_is_a_wrong_option(command: tuple[str, 
     outcome = CliRunner().invoke(app, [*command, "--seed", str(MOST_SEED + 1)])
     assert (outcome.exit_code, type(outcome.exception)) == (2, SystemExit)
     assert "--seed" in outcome.output
+
+
+def test_an_interruption_is_told_with_what_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train_and_publish", interrupt)
+    shop = little_shop(tmp_path, labelled=False)
+    table = tmp_path / "interactions.csv"
+    table.write_text(table.read_text().replace("timestamp", "rating").replace(",160000000", ","))
+    monkeypatch.setattr(sys, "argv", ["mts4mm", "train", shop])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    said = " ".join(capsys.readouterr().err.split())
+    assert "interrupted; give the same command again: train, encode, tune, nightly and experiment go on" in said
+    assert "weights are not used; --set draw_by_weight=true" in said
+
+
+def test_the_help_of_train_names_every_packaged_recipe() -> None:
+    said = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200"}).output
+    assert all(name in said for name in packaged_recipes())
+
+
+def test_a_recipe_that_is_not_there_is_told_without_an_error_number() -> None:
+    outcome = CliRunner().invoke(app, ["train", "shop", "--recipe", "no.yaml"])
+    assert str(outcome.exception).startswith("recipe 'no.yaml' cannot be read (No such file or directory); give")
+
+
+def test_a_port_that_cannot_be_is_a_wrong_option() -> None:
+    outcome = CliRunner().invoke(app, ["serve", "--port", "99999"])
+    assert outcome.exit_code == 2
+    assert "--port" in outcome.output
 
 
 def test_a_simulation_begins_in_a_new_folder(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.api_keys import ApiKey, Scope, load_keys, new_key, save_keys
-from shared.errors import UsageError
+from shared.errors import UsageError, UserError
 from trainer.cli import keys
 
 
@@ -28,6 +28,14 @@ def test_commands_at_the_same_time_all_count(tmp_path: Path, monkeypatch: pytest
     for each in at_once:
         each.result()
     assert {key.name for key in load_keys(file)} == {"kept", *names}
+
+
+def test_a_name_that_is_taken_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    save_keys(file, [new_key("web shop", [Scope.READ])[1]])
+    with pytest.raises(UserError, match="'web shop' is there already: choose another name"):
+        keys.new(file, "web shop", into=tmp_path / "key")
+    assert not (tmp_path / "key").exists()
 
 
 @pytest.mark.parametrize("name", ["", "x" * 101])

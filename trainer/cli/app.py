@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from shared.errors import UserError
+from shared.errors import ExitCode, UserError
 from trainer.cli import (
     bench,
     data,
@@ -67,6 +67,10 @@ def main() -> None:
     _let_waiting_threads_sleep()
     try:
         app()
+    except SystemExit as ended:  # what typer makes of Ctrl-C
+        if ended.code == ExitCode.INTERRUPTED:
+            output.say("interrupted; give the same command again: train, encode, tune, nightly and experiment go on")
+        raise
     except UserError as error:
         _end(error)
     except OSError as error:

@@ -38,6 +38,8 @@ def import_(
 ) -> None:
     """Add events from a file to the log; those it has already, by event_id, are not added again.
 
+    Of those that stand in the file more than once, by event_id or all their fields, the first counts.
+
     Nothing is imported where a row is bad, unless --skip-bad is given.
     """
     from trainer.nightly.event_log import EventLog, as_frame
@@ -52,12 +54,15 @@ def import_(
             f"{file}: {len(bad)} of {len(bad) + len(events)} rows are no events ({bad[0].reason}); mend them, or leave "
             "them out with --skip-bad"
         )
-    appended = EventLog(log or models / LOG_FOLDER).append(as_frame(events))
+    distinct = as_frame(events).unique("event_id", keep="first", maintain_order=True)
+    within = len(events) - len(distinct)
+    appended = EventLog(log or models / LOG_FOLDER).append(distinct)
     if json_:
-        output.print_json(asdict(appended) | {"bad": [asdict(each) for each in bad]})
+        output.print_json(asdict(appended) | {"repeated_in_file": within, "bad": [asdict(each) for each in bad]})
     else:
         output.stdout.print(
-            f"{appended.new:,} events are new, {appended.repeated:,} were there, {len(bad):,} rows were bad",
+            f"{appended.new:,} events are new, {appended.repeated:,} were there, {within:,} repeat others of the file, "
+            f"{len(bad):,} rows were bad",
             highlight=False,
         )
 

@@ -83,7 +83,7 @@ def report(
     if json_:
         output.print_json({"document": str(out), "sections": [str(path) for path in sections]})
     else:
-        output.say(f"wrote {out} from {len(sections)} sections")
+        output.say(f"wrote {out} from {len(sections)} section{'' if len(sections) == 1 else 's'}")
 
 
 def _conduct(

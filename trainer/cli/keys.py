@@ -42,6 +42,8 @@ def new(
     secret, entry = new_key(name, scope or [Scope.READ], moment)
     with changing_keys(file):
         others = load_keys(file) if file.exists() else []
+        if any(key.name == name for key in others):
+            raise UserError(f"{file}: {name!r} is there already: choose another name, or revoke it first")
         if into is not None:
             _write_secret(into, secret)
         try:

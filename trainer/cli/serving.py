@@ -14,12 +14,14 @@ from trainer.cli import output
 def serve(
     models: Annotated[Path | None, typer.Option(help="Models folder; by default MTS4MM_MODELS, or models.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; by default MTS4MM_HOST, or loopback.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; by default MTS4MM_PORT, or 8000.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Port to listen on; by default MTS4MM_PORT, or 8000.")
+    ] = None,
     catalogue: Annotated[
         Path | None, typer.Option(help="Dataset folder with the items' pictures; by default MTS4MM_CATALOGUE, or none.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that answer; by default MTS4MM_WORKERS, or one.")
+        int | None, typer.Option(min=1, help="Processes that answer; by default MTS4MM_WORKERS, or one.")
     ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the settings in force, secrets masked, and end.")

@@ -17,6 +17,7 @@ import typer
 from shared import durable
 from shared.errors import UsageError, UserError
 from trainer.cli import output
+from trainer.packaged_recipes import packaged_recipes
 from trainer.seeds import MOST_SEED
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def train(
     dataset: DatasetArgument,
     out: Annotated[Path, typer.Option(help="Store that the artefact is published to.")] = Path("models"),
     recipe: Annotated[
-        str, typer.Option(help="A packaged recipe (default, paper, lightgcn, demo) or a YAML file.")
+        str, typer.Option(help=f"A packaged recipe ({', '.join(packaged_recipes())}) or a YAML file.")
     ] = "default",
     set_: Annotated[
         list[str] | None,
@@ -84,6 +85,7 @@ def train(
     _validate_first(dataset, wanted)
     with output.reading(dataset) as progress:
         data = load_dataset(dataset, wanted, progress)
+    _say_if_weights_are_unused(data, chosen)
     trained, version, folder = train_and_publish(data, chosen, seed, out, device=device, fresh=fresh, activate=activate)
     _print_outcome(data, trained, version, out, folder, as_json=json_)
 
@@ -226,6 +228,11 @@ def _validate_first(directory: Path, split: SplitSpec | None) -> None:
     if not report.ok:
         command = validate_command(directory, split)
         raise UserError(f"{directory}: the dataset has errors, see above; '{command}' lists them")
+
+
+def _say_if_weights_are_unused(data: Dataset, recipe: Recipe) -> None:
+    if data.weights is not None and data.weights.min() < data.weights.max() and not recipe.draw_by_weight:
+        output.say("the interactions' weights are not used; --set draw_by_weight=true draws interactions by them")
 
 
 def _print_recipe(recipe: Recipe, as_json: bool) -> None:

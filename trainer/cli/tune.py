@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shared.errors import ExitCode, UserError
+from shared.errors import UserError
 from trainer.cli import output
 from trainer.seeds import MOST_SEED
 
@@ -61,12 +61,8 @@ def tune(
     with output.reading(dataset) as progress:
         data = load_dataset(dataset, progress=progress)
     search = Search(data, base, Path(recipe).name, space, epochs or base.epochs, seed)
-    try:
-        with _shown_progress(trials, search.epochs) as watcher:
-            tried = search_for_recipe(search, out, trials, where, minutes=timeout, watcher=watcher)
-    except KeyboardInterrupt:
-        output.say(f"interrupted; give the same command again to go on with the search in {out}")
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    with _shown_progress(trials, search.epochs) as watcher:
+        tried = search_for_recipe(search, out, trials, where, minutes=timeout, watcher=watcher)
     _print_outcome(data.name, tried, out, as_json=json_)
 
 

@@ -1,8 +1,9 @@
 """The items table: ids and whatever else is known of each item, row by row.
 
 ``items.csv``, ``items.parquet`` or ``items.jsonl``. Attributes keep their types, nested ones included; a CSV file has
-none, so there an attribute is a number where all that is said of it are plain ones. Records hold what JSON can hold:
-dates become ISO 8601 text, decimals and durations (seconds) become numbers, NaN and infinity become null.
+none, so there an attribute is a number where all that is said of it are plain ones, ``NaN``, ``N/A`` and the like
+saying nothing. Records hold what JSON can hold: dates become ISO 8601 text, decimals and durations (seconds) become
+numbers, NaN and infinity become null.
 """
 
 import datetime as dt
@@ -19,8 +20,8 @@ from polars.datatypes import DataTypeClass
 
 from trainer.dataset import columns, tables
 from trainer.dataset.columns import ITEM, ITEM_ID, ROW
-from trainer.dataset.findings import Example, Findings, UnreadableError, named
-from trainer.dataset.interactions import as_ids, row_examples
+from trainer.dataset.findings import Example, Findings, UnreadableError, named, shorten
+from trainer.dataset.interactions import as_ids, report_spaces, row_examples
 
 FILES = ("items.csv", "items.parquet", "items.jsonl")
 
@@ -36,6 +37,19 @@ TEXTS = ("title", "name", "description", "image")
 
 _NUMBER = r"^-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]+)?$"
 """A number that means the same however it is written: a leading zero tells a code, and longer ones JSON rounds."""
+
+_DRESSED_NUMBER = (
+    r"^(?:[A-Z]{3}|\p{Sc})?\s?-?(?:[0-9]{1,3}(?:[.,' ][0-9]{3})+|[0-9]+)(?:[.,][0-9]+)?\s?(?:[A-Z]{3}|\p{Sc}|%)?$"
+)
+"""Also one with a currency, a percent sign, separators of thousands or a decimal comma."""
+
+_CODE = r"^(?:0[0-9]+|[0-9]{16,})$"
+
+_NOTHING = ("nan", "n/a", "na", "null", "none")
+"""What programs write, in upper or lower case, where a number is missing."""
+
+MOSTLY_NUMBERS = 0.8
+"""The share of numbers, plain or dressed, above which a column was most likely meant as one of numbers."""
 
 Record = dict[str, Any]
 
@@ -97,7 +111,7 @@ def read_catalogue(found: list[Path], findings: Findings) -> Catalogue | None:
         findings.error("several_items_tables", path.parent.name, message, len(found))
         return None
     try:
-        rows, records = _json_lines(path, findings) if path.suffix == ".jsonl" else _table(path)
+        rows, records = _json_lines(path, findings) if path.suffix == ".jsonl" else _table(path, findings)
         id_key = _id_key(records)
     except UnreadableError as fault:
         findings.unreadable(path.name, fault)
@@ -113,14 +127,17 @@ def read_catalogue(found: list[Path], findings: Findings) -> Catalogue | None:
     return Catalogue(path.name, ids[ITEM].filter(keep), kept, len(records))
 
 
-def _table(path: Path) -> tuple[list[int], list[Record]]:
+def _table(path: Path, findings: Findings) -> tuple[list[int], list[Record]]:
     table = tables.read_table(path)
     columns_of_bytes = [name for name, kind in table.schema.items() if _holds_bytes(kind)]
     if columns_of_bytes:
         message = f"column {columns_of_bytes[0]!r} holds bytes: store text, or the path of a file"
         raise UnreadableError("unsupported_type", message)
     start = tables.first_row(path)
-    records = [_jsonable(record) for record in table.to_dicts()] if tables.is_parquet(path) else _with_numbers(table)
+    if tables.is_parquet(path):
+        records = [_jsonable(record) for record in table.to_dicts()]
+    else:
+        records = _with_numbers(path.name, table, findings)
     if not records and not _id_keys(table.columns):
         raise _no_id_column(table.columns)
     return list(range(start, start + len(records))), records
@@ -133,22 +150,46 @@ def _holds_bytes(kind: pl.DataType | DataTypeClass) -> bool:
     return _holds_bytes(kind.inner) if isinstance(kind, pl.List | pl.Array) else kind == pl.Binary
 
 
-def _with_numbers(table: pl.DataFrame) -> list[Record]:
+def _with_numbers(file: str, table: pl.DataFrame, findings: Findings) -> list[Record]:
     """The rows of a CSV file's table, with numbers in the columns that have nothing else; a filter compares these."""
     kept = {*TEXTS, *(name.lower() for name in _id_keys(table.columns))}
     cells = {}
     for name, column in table.to_dict().items():
         numbers = None if name.lower() in kept else _numbers(column)
+        if numbers is None and name.lower() not in kept:
+            _report_mixed(file, column, findings)
         cells[name] = column.to_list() if numbers is None else numbers
     return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
 
 
 def _numbers(cells: pl.Series) -> list[int | float | None] | None:
-    """Each cell's number, None where it is empty; None if all are empty, or one is no number."""
-    said = cells.set(cells == "", None)
+    """Each cell's number, None where it says nothing; None if all say nothing, or one is no number."""
+    said = _said(cells)
     if said.is_null().all() or not said.str.contains(_NUMBER).all():
         return None
     return [None if cell is None else float(cell) if "." in cell else int(cell) for cell in said]
+
+
+def _said(cells: pl.Series) -> pl.Series:
+    """The cells, null where they say nothing."""
+    return cells.set(cells.str.to_lowercase().is_in(["", *_NOTHING]), None)
+
+
+def _report_mixed(file: str, cells: pl.Series, findings: Findings) -> None:
+    """Warn of a column that is text for a few cells, or for how its numbers are written; codes are meant as text."""
+    said = pl.DataFrame({ROW: range(tables.FIRST_TEXT_ROW, tables.FIRST_TEXT_ROW + len(cells)), "cell": _said(cells)})
+    said = said.drop_nulls()
+    likely = said["cell"].str.contains(_DRESSED_NUMBER)
+    if not said.height or said["cell"].str.contains(_CODE).any() or likely.sum() < MOSTLY_NUMBERS * said.height:
+        return
+    plain = said["cell"].str.contains(_NUMBER)
+    odd = row_examples(said, ~plain, "cell")
+    message = (
+        f"column {shorten(repr(cells.name))}: {plain.sum()} of {said.height} filled cells are plain numbers, row "
+        f"{odd[0].row} is {shorten(odd[0].value)}, so that all are text and no range (min, max) finds them: write each "
+        "as 1299.50, or leave it empty"
+    )
+    findings.warning("mixed_column", file, message, int((~plain).sum()), odd)
 
 
 def _json_lines(path: Path, findings: Findings) -> tuple[list[int], list[Record]]:
@@ -218,6 +259,7 @@ def _ids(path: Path, rows: list[int], values: list[object], findings: Findings) 
     if count := int(repeated.sum()):
         message = f"{count} item ids stand there more than once: keep one row an item"
         findings.error("duplicate_item_ids", path.name, message, count, row_examples(ids, repeated, ITEM))
+    report_spaces(path.name, ids, ITEM, findings)
     return ids
 
 

@@ -16,7 +16,7 @@ ITEM_ID = "item_id"
 SPELLINGS: dict[str, tuple[str, ...]] = {
     USER: ("userid", "user"),
     ITEM: ("itemid", "item"),
-    TIMESTAMP: ("timestamp", "time", "ts"),
+    TIMESTAMP: ("timestamp", "time", "ts", "datetime", "eventtime", "createdat", "date"),
     WEIGHT: ("weight", "rating"),
     LABEL: ("xlabel",),
 }
@@ -38,5 +38,4 @@ def resolve(header: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _plain(name: str) -> str:
-    once = re.sub(r"_duplicated_\d+$", "", name)  # polars' name for a column that a header repeats
-    return re.sub(r"[\s_-]", "", once.partition(":")[0]).lower()
+    return re.sub(r"[\s_-]", "", name.partition(":")[0]).lower()

@@ -36,6 +36,8 @@ class Contents:
 
     Attributes:
         file: name of the interactions file.
+        columns: what it calls the user, the item and what else is read of it.
+        ignored_columns: its others.
         users: (interactions,) dense ids, sorted by user, then item, each pair once; ``items`` likewise.
         labels: (interactions,) 0 train, 1 validation, 2 test; None, after an error, if no split was possible.
         timestamps: (interactions,) seconds since 1970.
@@ -43,6 +45,8 @@ class Contents:
     """
 
     file: str
+    columns: dict[str, str]
+    ignored_columns: tuple[str, ...]
     user_ids: list[str]
     item_ids: list[str]
     users: NDArray[np.int64]
@@ -106,6 +110,8 @@ def read_contents(
     users = events[USER].cast(pl.Int64).to_numpy(writable=True)
     return Contents(
         file=interactions.file,
+        columns=interactions.columns,
+        ignored_columns=interactions.ignored,
         user_ids=user_ids.to_list(),
         item_ids=universe.ids.to_list(),
         users=users,
@@ -186,13 +192,16 @@ def _encoded(interactions: Interactions, user_ids: pl.Series, universe: _Univers
         ids = events[ITEM].filter(unknown).n_unique()
         examples = row_examples(events, unknown, ITEM)
         if universe.from_table:
-            message = f"{count} rows have {ids} item ids that {universe.source} lacks: add the items or drop the rows"
+            message = (
+                f"{count} of {len(events)} rows have item ids, {ids} different, that {universe.source} lacks: add the "
+                "items or drop the rows"
+            )
             findings.error("unknown_ids", interactions.file, message, count, examples)
         else:
             message = (
-                f"{count} rows have {ids} item ids without features: without an items table row r of "
-                f"{universe.source} is the item with id r, so ids must be 0..{universe.rows - 1}. Use these ids, "
-                "or add an items table with one row for each row of features"
+                f"{count} of {len(events)} rows have item ids, {ids} different, without features: without an items "
+                f"table row r of {universe.source} is the item with id r, so ids must be 0..{universe.rows - 1}. Use "
+                "these ids, or add an items table with one row for each row of features"
             )
             findings.error("ids_without_features", interactions.file, message, count, examples)
     events = events.with_columns(_dense(events[USER], user_ids).alias(USER), items.alias(ITEM)).filter(~unknown)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,7 +151,7 @@ def _read_features(path: Path, findings: Findings) -> Features | None:
         return None
     try:
         stored = arrays.open_npy(path)
-        _require_matrix(stored, "np.floating")
+        _require_matrix(stored, "float32")
     except UnreadableError as fault:
         findings.unreadable(path.name, fault)
         return None
@@ -194,10 +194,10 @@ def _read_neighbours(path: Path, findings: Findings) -> Neighbours | None:
         stored = arrays.open_npz(path, ("neighbors", "cosine"))
         if "neighbors" not in stored:
             raise UnreadableError("missing_array", "has no array 'neighbors': np.savez(path, neighbors=...)")
-        _require_matrix(stored["neighbors"], "np.integer")
+        _require_matrix(stored["neighbors"], "int32")
         cosine = stored.get("cosine")
         if cosine is not None:
-            _require_matrix(cosine, "np.floating")
+            _require_matrix(cosine, "float32")
             if cosine.shape != stored["neighbors"].shape:
                 message = f"'cosine' is {cosine.shape}, 'neighbors' {stored['neighbors'].shape}: give both one shape"
                 raise UnreadableError("wrong_shape", message)
@@ -207,13 +207,14 @@ def _read_neighbours(path: Path, findings: Findings) -> Neighbours | None:
     return Neighbours(path.name, stored["neighbors"], None if cosine is None else cosine.astype(np.float32))
 
 
-def _require_matrix(array: NDArray[Any], kind: str) -> None:
-    wanted = {"np.floating": np.floating, "np.integer": np.integer}[kind]
+def _require_matrix(array: NDArray[Any], suited: Literal["float32", "int32"]) -> None:
+    """Refuse what is no matrix of numbers of the kind of ``suited``, whatever their size."""
+    wanted = {"float32": np.floating, "int32": np.integer}[suited]
     if array.ndim != 2:
         message = f"has {array.ndim} dimensions, shape {array.shape}: write a matrix with one row an item"
         raise UnreadableError("wrong_ndim", message)
     if not np.issubdtype(array.dtype, wanted):
-        raise UnreadableError("wrong_dtype", f"is {array.dtype}: save it as a {kind} type")
+        raise UnreadableError("wrong_dtype", f"is {array.dtype}: save it as {suited}")
     if 0 in array.shape:
         raise UnreadableError("wrong_shape", f"is empty, shape {array.shape}: write one row an item")
 

@@ -9,14 +9,14 @@ Timestamps are numbers of seconds or of milliseconds since 1970 (milliseconds if
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
 
 from trainer.dataset import columns, tables
 from trainer.dataset.columns import ITEM, LABEL, ROW, TIMESTAMP, USER, WEIGHT
-from trainer.dataset.findings import MAX_EXAMPLES, Example, Findings, UnreadableError, named
+from trainer.dataset.findings import MAX_EXAMPLES, Example, Findings, UnreadableError, named, shorten
 
 EARLIEST = 631_152_000.0
 """1990-01-01 in seconds since 1970: earlier events are most likely no times at all."""
@@ -24,6 +24,7 @@ LATEST_AHEAD = 86_400.0
 """Seconds that a clock may run ahead of ours."""
 
 _MILLISECONDS_ABOVE = 1e11
+_LOOKED_AT = 1000
 _ISO_FORMATS = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
 
 
@@ -34,10 +35,14 @@ class Interactions:
     Attributes:
         events: ``row`` (u32), ``user`` and ``item`` (strings), and where the file has them ``timestamp``
             (f64, seconds since 1970, null if unusable), ``weight`` (f32), ``label`` (i8: 0, 1 or 2).
+        columns: what the file calls each of these.
+        ignored: its other columns.
     """
 
     file: str
     events: pl.DataFrame
+    columns: dict[str, str] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
 
     def has(self, column: str) -> bool:
         """Whether the file has the optional column."""
@@ -90,14 +95,19 @@ def read_interactions(path: Path, findings: Findings) -> Interactions | None:
     chosen = _choose_columns(path, table.columns, findings)
     if chosen is None:
         return None
-    events = table.select(**{name: pl.col(table.columns[position]) for name, position in chosen.items()})
+    read = {name: table.columns[position] for name, position in chosen.items()}
+    ignored = tuple(name for name in table.columns if name not in read.values())
+    if TIMESTAMP not in read:
+        _report_unread_times(path.name, table.select(ignored), findings)
+    events = table.select(**{name: pl.col(theirs) for name, theirs in read.items()})
     events = events.with_row_index(ROW, offset=tables.first_row(path))
     if not tables.is_parquet(path):
         events = events.filter(~table.select(pl.all_horizontal(pl.all().is_null())).to_series())
     if events.is_empty():
         findings.error("no_interactions", path.name, "has a header and no rows: add interactions")
         return None
-    return _checked(path.name, events, findings)
+    checked = _checked(path.name, events, findings)
+    return checked and replace(checked, columns=read, ignored=ignored)
 
 
 def row_examples(events: pl.DataFrame, wrong: pl.Series, column: str) -> list[Example]:
@@ -116,6 +126,20 @@ def as_ids(values: pl.Series) -> pl.Series | None:
     text = values.cast(pl.String)
     blank = text.str.contains(r"^\s*$")
     return text.set(blank, None) if blank.any() else text
+
+
+def report_spaces(file: str, events: pl.DataFrame, column: str, findings: Findings) -> None:
+    """Warn of ids, strings, with spaces around them: nothing shows these, and they make another id."""
+    ids = events[column]
+    bare = ids.str.strip_chars()
+    spaced = (ids != bare).fill_null(False)
+    if count := int(spaced.sum()):
+        same = ids.n_unique() - bare.n_unique()
+        message = (
+            f"{count} {column} ids have spaces around them, which make them ids of their own; without, {same} would be "
+            "the same as another: take the spaces away"
+        )
+        findings.warning("spaces_around_ids", file, message, count, row_examples(events, spaced, column))
 
 
 def _by_header(files: list[Path]) -> list[Path]:
@@ -154,6 +178,15 @@ def _choose_columns(path: Path, header: list[str], findings: Findings) -> dict[s
     return {name: positions[0] for name, positions in found.items()}
 
 
+def _report_unread_times(file: str, ignored: pl.DataFrame, findings: Findings) -> None:
+    """Warn of columns that nobody reads whose first cells are all times of our days."""
+    for name, cells in ignored.head(_LOOKED_AT).to_dict().items():
+        seconds = _seconds(cells.drop_nulls())
+        if len(seconds) and seconds.is_between(EARLIEST, time.time() + LATEST_AHEAD).fill_null(False).all():
+            message = f"column {shorten(repr(name))} is not read and looks like times: name it timestamp if it has them"
+            findings.warning("unread_times", file, message)
+
+
 def _checked(file: str, events: pl.DataFrame, findings: Findings) -> Interactions | None:
     identified = _with_ids(file, events, findings)
     if identified is None:
@@ -183,6 +216,7 @@ def _with_ids(file: str, events: pl.DataFrame, findings: Findings) -> pl.DataFra
         if count := int(empty.sum()):
             message = f"{count} rows have no {column} id: fill it in or drop the rows"
             findings.error("empty_id", file, message, count, row_examples(events, empty, column))
+        report_spaces(file, events, column, findings)
     return events.filter(pl.col(USER).is_not_null() & pl.col(ITEM).is_not_null())
 
 

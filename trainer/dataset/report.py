@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from trainer.dataset.findings import Finding, Severity
+from trainer.dataset.findings import Finding, Severity, named
 from trainer.dataset.validation import Report, Summary
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow"}
@@ -27,8 +27,11 @@ def _figures(summary: Summary, title: str) -> Table:
     table.add_column(style="bold")
     table.add_column(justify="right")
     sizes = " / ".join(f"{size:,}" for size in summary.split_sizes.values())
+    read = ", ".join(theirs if theirs == ours else f"{theirs} ({ours})" for ours, theirs in summary.columns.items())
     below = f"{summary.users_below_core:,} / {summary.items_below_core:,}"
     rows = {
+        "columns read": read or "none",
+        "columns ignored": named(summary.ignored_columns) or "none",
         "users": f"{summary.users:,}",
         "items": f"{summary.items:,}",
         "items without interactions": f"{summary.cold_items:,}",
@@ -40,6 +43,8 @@ def _figures(summary: Summary, title: str) -> Table:
             f"{summary.core_users:,} / {summary.core_items:,} / {summary.core_interactions:,}"
         ),
     } | {f"items with {name}": f"{percentage:.1f}%" for name, percentage in summary.coverage.items()}
+    if summary.different_weights > 1:
+        rows["different weights"] = f"{summary.different_weights:,}, used with draw_by_weight=true alone"
     for name, value in rows.items():
         table.add_row(escape(name), escape(value))
     return table

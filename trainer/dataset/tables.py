@@ -49,11 +49,13 @@ def read_table(path: Path) -> pl.DataFrame:
     """The whole table: strings from ``*.csv`` and ``*.inter``, typed columns from ``*.parquet``.
 
     Raises:
-        UnreadableError: the file is empty, damaged, no UTF-8, or a row has more fields than the header.
+        UnreadableError: the file is empty, damaged, no UTF-8, a row has more fields than the header, or two columns
+            have the same name.
     """
     require_contents(path)
     if not is_parquet(path):
         require_utf8(path)
+        _require_distinct_names(path)
         return _read_text(path)
     _parquet_schema(path)
     try:
@@ -103,6 +105,15 @@ def require_utf8(path: Path) -> None:
                 return
             position += len(block)
             line += block.count(b"\n")
+
+
+def _require_distinct_names(path: Path) -> None:
+    """Refuse a name that a header repeats; columns without a name, as spreadsheets leave them, may be several."""
+    first: dict[str, int] = {}
+    for position, name in enumerate(read_header(path), start=1):
+        if name and first.setdefault(name, position) != position:
+            message = f"two columns are named {shorten(name)} ({first[name]} and {position}): rename one"
+            raise UnreadableError("duplicate_column", message)
 
 
 def _separator(path: Path) -> str:

@@ -21,7 +21,10 @@ class Summary:
     """Figures of a directory, over what could be read of it.
 
     Attributes:
+        columns: what the interactions file calls the user, the item and what else is read of it.
+        ignored_columns: its others.
         interactions: each (user, item) pair once.
+        different_weights: of the interactions; 0 where they have none.
         density: interactions / (users x items).
         cold_items: items without interactions.
         split: kind of the split.
@@ -33,9 +36,12 @@ class Summary:
             ``core_items`` and ``core_interactions`` likewise.
     """
 
+    columns: dict[str, str]
+    ignored_columns: tuple[str, ...]
     users: int
     items: int
     interactions: int
+    different_weights: int
     density: float
     cold_items: int
     split: str
@@ -107,9 +113,12 @@ def _summary(contents: Contents, core: int) -> Summary:
     sizes = np.bincount(labels, minlength=3)
     kept_users, kept_items = _k_core(contents.users, contents.items, core)
     return Summary(
+        columns=contents.columns,
+        ignored_columns=contents.ignored_columns,
         users=users,
         items=items,
         interactions=count,
+        different_weights=0 if contents.weights is None else len(np.unique(contents.weights)),
         density=count / (users * items) if count else 0.0,
         cold_items=int((per_item == 0).sum()),
         split=contents.split.kind,
@@ -162,7 +171,7 @@ def _check_split(contents: Contents, summary: Summary, findings: Findings) -> No
         findings.warning("no_test", file, message)
     trained = np.bincount(contents.users, contents.labels == TRAIN, minlength=len(contents.user_ids)) > 0
     if untrained := np.flatnonzero(~trained).tolist():
-        message = f"{len(untrained)} users have no training interactions: evaluation leaves them out"
+        message = f"{len(untrained)} of {len(trained)} users have no training interactions: evaluation leaves them out"
         examples = [Example(None, repr(contents.user_ids[user])) for user in untrained[:MAX_EXAMPLES]]
         findings.warning("users_without_training", file, message, len(untrained), examples)
 
@@ -187,6 +196,8 @@ def _check_core(contents: Contents, summary: Summary, findings: Findings) -> Non
     few_items = np.flatnonzero((per_item < summary.core) & (per_item > 0))
     for what, few, ids in (("users", few_users, contents.user_ids), ("items", few_items, contents.item_ids)):
         if len(few):
-            message = f"{len(few)} {what} have fewer than {summary.core} interactions: expect little for them"
+            message = (
+                f"{len(few)} of {len(ids)} {what} have fewer than {summary.core} interactions: expect little for them"
+            )
             examples = [Example(None, repr(ids[one])) for one in few[:MAX_EXAMPLES]]
             findings.warning(f"{what}_below_core", contents.file, message, len(few), examples)

@@ -106,8 +106,10 @@ def path_inside(directory: Path, name: str) -> Path:
     also write the table.
 
     Raises:
-        PictureError: the name is absolute or leads out of the folder, or is no name at all.
+        PictureError: the name is absolute, leads out of the folder, is an address on the web, or no name at all.
     """
+    if name.lower().startswith(("http://", "https://")):
+        raise PictureError("is an address, and pictures are not fetched: save it in the folder, and give its path")
     parts = PurePosixPath(name).parts
     outside = PictureError(f"{name!r} leads out of the catalogue's folder: give a path below it")
     if not parts or parts[0].startswith("/") or ".." in parts or "\0" in name:

@@ -7,7 +7,7 @@ offset is UTC.
 
 import json
 import reprlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from shared.errors import UserError
 from shared.events import EARLIEST, Event
 from trainer.dataset import tables
-from trainer.dataset.findings import UnreadableError
+from trainer.dataset.findings import UnreadableError, named
 
-_NUMBERS = ("weight", "value")
+_REQUIRED = ("user_id", "item_id", "type", "timestamp")
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,20 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
             tables.require_utf8(path)
             yield from _json_lines(path)
         elif path.suffix in (".csv", ".parquet"):
-            rows = tables.read_table(path).iter_rows(named=True)
-            yield from enumerate(rows, start=tables.first_row(path))
+            table = tables.read_table(path)
+            _require_fields(table.columns)
+            yield from enumerate(table.iter_rows(named=True), start=tables.first_row(path))
         else:
             raise UserError(f"{path}: give a .csv, .jsonl or .parquet file")
     except UnreadableError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _require_fields(header: list[str]) -> None:
+    missing = [name for name in _REQUIRED if name not in header]
+    if missing:
+        message = f"no column {named(missing)}; there are: {named(header)}. Name the columns {', '.join(_REQUIRED)}"
+        raise UnreadableError("missing_column", message)
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -82,25 +90,33 @@ def _event(fields: Any, types: Collection[str]) -> Event:
     if not isinstance(fields, Mapping):
         raise ValueError("is no JSON object")
     given = {name: value for name, value in fields.items() if value is not None and value != ""}
-    given["timestamp"] = read_time(given.get("timestamp"))
-    given |= {name: _number(name, given[name]) for name in _NUMBERS if name in given}
+    faults: dict[str, str] = {}
+    for name, read in _READ.items():
+        if name in given:
+            try:
+                given[name] = read(given[name])
+            except ValueError as error:
+                faults[name] = f"{name}: {error}"
     given |= {name: str(given[name]) for name in ("user_id", "item_id") if name in given}
     given.setdefault("event_id", f"import-{_digest(given)}")
+    if "type" in given and given["type"] not in types:
+        faults["type"] = f"type: there is no event type {reprlib.repr(given['type'])}; there are {', '.join(types)}"
     try:
         event = Event.model_validate(given)
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False)
-        raise ValueError("; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in faults)) from None
-    if event.type not in types:
-        raise ValueError(f"type: there is no event type {event.type!r}; there are {', '.join(types)}")
+        for each in error.errors(include_url=False, include_input=False):
+            name = ".".join(map(str, each["loc"]))
+            faults.setdefault(name, f"{name}: {each['msg']}")
+    if faults:
+        raise ValueError("; ".join(faults.values()))
     return event
 
 
-def _number(name: str, value: Any) -> float:
+def _number(value: Any) -> float:
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name}: {reprlib.repr(value)} is no number, or too large a one") from None
+        raise ValueError(f"{reprlib.repr(value)} is no number, or too large a one") from None
 
 
 def read_time(value: Any) -> datetime:
@@ -120,8 +136,11 @@ def read_time(value: Any) -> datetime:
     try:
         time = datetime.fromisoformat(str(value))
     except ValueError:
-        raise ValueError(f"timestamp: {value!r} is no time; write 2026-11-22T23:15:01Z or seconds since 1970") from None
+        raise ValueError(f"{value!r} is no time; write 2026-11-22T23:15:01Z or seconds since 1970") from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+_READ: Mapping[str, Callable[[Any], object]] = {"timestamp": read_time, "weight": _number, "value": _number}
 
 
 def _digest(given: Mapping[str, Any]) -> str:

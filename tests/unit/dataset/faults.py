@@ -100,6 +100,10 @@ def items_with(*ids: str) -> Break:
     return apply
 
 
+def items_csv(*lines: str) -> Break:
+    return text("items.csv", "\n".join(lines))
+
+
 def items_parquet(**columns_: list[Any]) -> Break:
     return lambda shop, rows: pl.DataFrame(columns_).write_parquet(shop.directory / "items.parquet")
 
@@ -197,6 +201,62 @@ FAULTS: dict[str, tuple[str, str, str, int, int | None, Break]] = {
         1,
         None,
         parquet(lambda table: table.with_columns(user=pl.lit("x"))),
+    ),
+    "two columns of one name": (
+        "error",
+        "duplicate_column",
+        "interactions.csv",
+        1,
+        None,
+        text("interactions.csv", "user,item,note,user\n1,1,a,2\n"),
+    ),
+    "two attributes of one name": (
+        "error",
+        "duplicate_column",
+        "items.csv",
+        1,
+        None,
+        items_csv("item_id,price,price", *(f"{item},1,2" for item in SIX)),
+    ),
+    "price in words": (
+        "warning",
+        "mixed_column",
+        "items.csv",
+        1,
+        4,
+        items_csv("item_id,price", "0,1", "1,2.50", "2,on request", "3,4", "4,5", "5,6"),
+    ),
+    "infinite price": (
+        "warning",
+        "mixed_column",
+        "items.csv",
+        1,
+        7,
+        items_csv("item_id,price", "0,1", "1,2.50", "2,3", "3,4", "4,5", "5,inf"),
+    ),
+    "prices as they are printed": (
+        "warning",
+        "mixed_column",
+        "items.csv",
+        3,
+        2,
+        items_csv("item_id,price", '0,"1,299.00"', "1,2.50", "2,€9", "3,4", "4,", '5,"12,5 %"'),
+    ),
+    "spaces around a user id": (
+        "warning",
+        "spaces_around_ids",
+        "interactions.csv",
+        5,
+        2,
+        changed("user_id", " 0", *range(5)),
+    ),
+    "times under another name": (
+        "warning",
+        "unread_times",
+        "interactions.csv",
+        1,
+        None,
+        lambda shop, rows: shop.interactions([row | {"when": row.pop("timestamp")} for row in rows]),
     ),
     "float ids": (
         "error",

@@ -41,6 +41,8 @@ def test_every_format_gives_the_same_dataset(shop, rows: list[Row], name: str) -
     [
         "userID,itemID,time,rating,x_label",
         "user,item,ts,weight,xLabel",
+        "user,item,Created At,weight,xLabel",
+        "user,item,date,weight,xLabel",
         "user_id:token,item_id:token,timestamp:float,rating:float,x_label:float",
     ],
 )
@@ -293,6 +295,8 @@ def test_a_csv_column_of_plain_numbers_holds_numbers_and_any_other_text(empty_sh
         "Title": (["1984", "2001", "300"], ["1984", "2001", "300"]),
         "name": (["7", "8", "9"], ["7", "8", "9"]),
         "price": (["55.95", "", "60"], [55.95, None, 60]),
+        "weight": (["NaN", "n/a", "60"], [None, None, 60]),
+        "material": (["n/a", "NaN", "null"], ["n/a", "NaN", "null"]),
         "quoted": (['"5.50"', '""', '"-3"'], [5.5, None, -3]),
         "zip": (["01234", "90210", "10115"], ["01234", "90210", "10115"]),
         "size": (["36", "37", "M"], ["36", "37", "M"]),

@@ -91,6 +91,46 @@ def test_what_may_be_meant_as_the_items_table_is_told_how_to_be_named(shop, name
     assert advice in finding.message
 
 
+def test_the_type_to_save_features_in_is_one_that_there_is(shop) -> None:
+    shop.features(np.ones((6, 2), "i4"))
+    (finding,) = validate_directory(shop.directory).findings
+    assert finding.message == "is int32: save it as float32"
+
+
+def test_columns_that_are_read_and_that_are_not_are_named(shop, rows: list[Row]) -> None:
+    shop.interactions(
+        [{"userID": row["user_id"], "item": row["item_id"], "rating": row["weight"], "page": "a"} for row in rows]
+    )
+    report = validate_directory(shop.directory)
+    summary = report.summary
+    assert summary is not None
+    assert summary.columns == {"user": "userID", "item": "item", "weight": "rating"}
+    assert (summary.ignored_columns, summary.different_weights) == (("page",), 5)
+    out = io.StringIO()
+    render_report(report, Console(file=out, width=160))
+    assert "userID (user), item, rating (weight)" in out.getvalue()
+    assert "used with draw_by_weight=true alone" in out.getvalue()
+
+
+def test_a_column_is_called_mixed_only_where_most_of_it_are_numbers_and_no_code_is_among_them(shop) -> None:
+    columns = {
+        "zip": "01234 90210 10115 20095 50667 80331",
+        "size": "36 37 38 39 M L",
+        "day": "24.11.2026 1.2.2026 3.4.2026 5.6.2026 7.8.2026 9.9.2026",
+        "version": "1.2.3 1.2.4 1.2.5 1.2.6 1.2.7 2.0.0",
+    }
+    lines = zip("012345", *(cells.split() for cells in columns.values()), strict=True)
+    shop.text("items.csv", "\n".join([",".join(["item_id", *columns]), *map(",".join, lines)]))
+    assert validate_directory(shop.directory).findings == ()
+
+
+def test_ids_that_spaces_alone_make_others_are_counted(shop, rows: list[Row]) -> None:
+    shop.interactions([*rows, rows[0] | {"user_id": " 0"}, rows[1] | {"user_id": "9 "}])
+    (finding,) = [each for each in validate_directory(shop.directory).findings if each.code == "spaces_around_ids"]
+    assert (finding.count, [example.row for example in finding.examples]) == (2, [32, 33])
+    assert "without, 1 would be the same as another" in finding.message
+
+
 def test_interactions_in_a_file_of_such_a_name_are_what_is_read(shop, rows: list[Row]) -> None:
     (shop.directory / "interactions.csv").unlink()
     shop.interactions(rows, "Items.csv")

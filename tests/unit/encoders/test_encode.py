@@ -132,6 +132,7 @@ def test_ugly_files_are_named_and_masked_and_the_rest_is_encoded(catalogue: Cata
         {"item_id": "absolute", "image": "/etc/passwd"},
         {"item_id": "inner", "image": "images/../../secret.png"},
         {"item_id": "linked", "image": "images/link.png"},
+        {"item_id": "elsewhere", "image": "https://example.com/mug.jpg"},
     ]
     shop = catalogue(*rows)
     (shop / "images" / "0.jpg").write_bytes(saved(picture("red"), "JPEG", quality=95))
@@ -141,12 +142,13 @@ def test_ugly_files_are_named_and_masked_and_the_rest_is_encoded(catalogue: Cata
     (shop.parent / "secret.png").write_bytes(saved(picture("green"), "PNG"))
     (shop / "images" / "link.png").symlink_to(shop.parent / "secret.png")
     outcome = encode_pictures(shop, colours)
-    assert (outcome.encoded, outcome.missing) == (2, 8)
+    assert (outcome.encoded, outcome.missing) == (2, 9)
     found = features(shop, "image")
     np.testing.assert_allclose(found[0], [1, 0, 0], atol=0.02)
     np.testing.assert_allclose(found[4], [0, 0, 1])
     assert np.isnan(np.delete(found, [0, 4], axis=0)).all()
     reasons = {"item-1": "damaged", "item-2": "CMYK", "item-3": "missing"}
+    reasons["elsewhere"] = "is an address, and pictures are not fetched"
     reasons |= dict.fromkeys(("above", "absolute", "inner", "linked"), "leads out of the catalogue's folder")
     assert outcome.faults.keys() == reasons.keys()
     for item, reason in reasons.items():

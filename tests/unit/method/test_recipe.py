@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from shared.errors import UsageError
-from trainer.recipe import load_recipe, packaged_recipes
+from trainer.packaged_recipes import packaged_recipes
+from trainer.recipe import load_recipe
 
 
 @pytest.mark.parametrize("name", packaged_recipes())

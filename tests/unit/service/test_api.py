@@ -111,6 +111,9 @@ def test_a_catalogue_from_a_csv_is_filtered_by_numbers(tmp_path: Path) -> None:
         assert found(price=55.95) == ["hat"]
         assert found(price="55.95") == [], "a number is no text"
         assert sorted(found(size="38")) == ["42", "hat", "pen"], "nor is a text a number"
+        (error,) = problem(recommend(client, {"user_id": "007", "filter": {"size": {"max": 40}}}), 422)["errors"]
+        assert error["pointer"] == "#/filter/size"
+        assert "No item has a number here" in error["detail"]
 
 
 def test_a_batch_answers_each_user_as_alone(client: TestClient) -> None:
@@ -241,6 +244,7 @@ def test_health_names_the_model(client: TestClient, store: Path) -> None:
         ({"user_id": "ann", "exclude_items": [1]}, "#/exclude_items/0"),
         ({"user_id": "ann", "diversity": 1.01}, "#/diversity"),
         ({"user_id": "ann", "filter": {"colour": "red"}}, "#/filter/colour"),
+        ({"user_id": "ann", "filter": {"title": {"min": 1}}}, "#/filter/title"),
         ({"user_id": "ann", "at_most": {"colour": 1}}, "#/at_most/colour"),
         ({"user_id": "ann", "filter": {"title": "Sock"}, "at_most": {"colour": 1}}, "#/at_most/colour"),
         ({"user_id": "ann", "at_most": {"title": 0}}, "#/at_most/title"),

@@ -151,6 +151,7 @@ def test_the_metadata_of_a_known_item_change_and_its_vector_stays(shop: Client) 
     assert [(item.item_id, item.score) for item in after] == [(item.item_id, item.score) for item in before]
     assert shop.item("i3").metadata == {"title": "Renamed", "size": 7}
     assert ids(shop, filter={"size": 7}, exclude_seen=False) == ["i3"]
+    assert ids(shop, filter={"size": {"min": 5}}, exclude_seen=False) == ["i3"], "it alone has a number there"
     assert "i3" not in ids(shop, filter={"colour": {"in": ["red", "blue"]}}, exclude_seen=False)
 
 

@@ -137,6 +137,26 @@ def test_without_a_model_it_lives_and_is_not_ready(empty_client: TestClient) -> 
     assert samples(empty_client)["mts4mm_ready"] == 0
 
 
+def test_a_start_without_a_model_is_told_with_the_command_that_makes_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(tmp_path / "my models"):
+        assert f"answers 503 until 'mts4mm train DATASET --out '{tmp_path}/my models'' publishes one" in caplog.text
+
+
+def test_a_catalogue_that_is_not_there_is_told_at_the_start_and_by_health_until_it_is(
+    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "shop"
+    with serving(store, catalogue=folder) as client:
+        assert f"no pictures are served: {folder} is no folder" in caplog.text
+        health = client.get("/health").json()
+        assert (health["status"], len(health["problems"])) == ("degraded", 1)
+        assert health["problems"][0].startswith(f"Pictures: {folder} is no folder")
+        folder.mkdir()
+        assert client.get("/health").json()["status"] == "ok"
+
+
 def test_a_refused_model_degrades_health_and_says_why(tmp_path: Path) -> None:
     store = tmp_path / "models"
     publish(store)
