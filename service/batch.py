@@ -104,7 +104,7 @@ def _answers(engine: Engine, overlay: Overlay, k: int, named: Sequence[str] | No
             raise UserError(f"the user state is away. {_AGAIN}")
         each = list(zip(together, found, strict=True))
         if named is None:
-            each = [(user_id, since) for user_id, since in each if engine.user(user_id, since) is not None]
+            each = [(user_id, since) for user_id, since in each if not since.outdates(engine.forgotten_until)]
         begun = [engine.begin(Query(user_id=user_id, k=k, since=since), retired) for user_id, since in each]
         asking = [question for question in begun if isinstance(question, Begun)]
         best = iter(engine.index.top_k_of_each([question.asked for question in asking]) if asking else ())
