@@ -75,7 +75,8 @@ def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path
 
     def watch(now: float) -> None:
         metrics.load(admission.in_flight, admission.waiting)
-        close_slow(settings.head_timeout_seconds, now)
+        for reason, count in close_slow(settings.head_timeout_seconds, now).items():
+            metrics.cut(reason, count)
 
     tracer = tracing.tracer_provider() if settings.tracing else None
 
