@@ -84,7 +84,7 @@ def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path
         app = AwaitThreads(app)
         if tracer is None:  # it is the framework that tells of its spans
             app = ShortWay(app)
-        app = Admit(app, admission, metrics, settings.max_body_bytes)
+        app = Admit(app, admission, access, metrics, settings.max_body_bytes)
         if settings.cors_origins:
             app = _cross_origin(app, settings.cors_origins)
         return Front(app, metrics, log, draining)

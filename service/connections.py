@@ -120,8 +120,9 @@ class PatientProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The next head may come."""
+        """The body is whole, which the request's state says (``whole``), and the next head may come."""
         self.head_bytes = 0
+        self.cycle.scope["state"]["whole"] = True
         super().on_message_complete()
 
     def resume_writing(self) -> None:

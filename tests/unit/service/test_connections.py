@@ -6,15 +6,20 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 import uvloop
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from service.app import create_app
 from service.connections import MOST_HEAD_BYTES, InOneGo, PatientProtocol, close_slow
+from service.settings import Settings
+from shared.api_keys import Scope as KeyScope
+from shared.api_keys import new_key, save_keys
 
 HEAD, BODY = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", b"body"
 
@@ -130,6 +135,7 @@ class _Server:
     def __init__(self, port: int, state: ServerState) -> None:
         self._port = port
         self.tasks = state.tasks
+        self.connections = state.connections
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self._port, limit=500_000)
@@ -152,7 +158,7 @@ class _Server:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[_Server]:
+async def serving(app: ASGIApp) -> AsyncIterator[_Server]:
     state, config = ServerState(), uvicorn.Config(app, ws="none", log_config=None, access_log=False)
     async with await asyncio.get_running_loop().create_server(
         lambda: PatientProtocol(config, state, {}), "127.0.0.1", 0
@@ -162,10 +168,10 @@ async def serving() -> AsyncIterator[_Server]:
             connection.transport.abort()
 
 
-def tell(story: Callable[[_Server], Awaitable[None]]) -> None:
+def tell(story: Callable[[_Server], Awaitable[None]], app: ASGIApp = app) -> None:
     async def run() -> None:
         close_slow(60.0, 0.0)  # what other tests have left
-        async with asyncio.timeout(20), serving() as server:
+        async with asyncio.timeout(20), serving(app) as server:
             await story(server)
 
     uvloop.run(run())
@@ -268,3 +274,72 @@ def test_who_never_ends_a_head_is_cut_and_counted() -> None:
         writer.close()
 
     tell(story)
+
+
+ASK = b'{"user_id": "ann"}'
+
+
+def asking(*headers: bytes, length: int = len(ASK)) -> bytes:
+    """The head of a request for recommendations that is the last of its connection."""
+    return b"\r\n".join(
+        [
+            b"POST /recommend HTTP/1.1",
+            b"connection: close",
+            b"content-type: application/json",
+            b"content-length: %d" % length,
+            *headers,
+            b"\r\n",
+        ]
+    )
+
+
+@pytest.fixture
+def narrow(store: Path, tmp_path: Path) -> tuple[ASGIApp, bytes]:
+    """A service that works on one request at a time and has no room to wait; and the header with its key."""
+    secret, entry = new_key("shop", [KeyScope.READ])
+    save_keys(tmp_path / "keys.json", [entry])
+    settings = Settings(
+        models=store,
+        keys=tmp_path / "keys.json",
+        max_in_flight=1,
+        max_waiting=0,
+        max_wait_seconds=0.05,
+        request_timeout_seconds=1.5,
+    )
+    return create_app(settings), b"x-api-key: " + secret.encode()
+
+
+def test_a_body_that_is_on_its_way_takes_no_place_and_without_a_key_it_is_not_waited_for(
+    narrow: tuple[ASGIApp, bytes],
+) -> None:
+    service, key = narrow
+
+    async def story(server: _Server) -> None:
+        unfinished = asyncio.create_task(server.said(asking(key), ASK[:1]))
+        await asyncio.sleep(0.05)
+        for stranger in (asking(), asking(b"x-api-key: guess"), asking(length=10**9)):
+            assert (await server.said(stranger)).startswith(b"HTTP/1.1 401 ")
+            assert (await server.said(stranger + ASK[:1])).startswith(b"HTTP/1.1 401 ")
+        assert (await server.said(asking(key) + ASK)).startswith(b"HTTP/1.1 200 ")
+        assert (await server.said(asking(key))).startswith(b"HTTP/1.1 503 "), "as many bodies as there are requests"
+        assert not unfinished.done()
+        assert (await unfinished).startswith(b"HTTP/1.1 408 ")
+        assert (await server.said(asking(key), ASK[:5], ASK[5:])).startswith(b"HTTP/1.1 200 ")
+
+    tell(story, service)
+
+
+def test_who_does_not_read_keeps_no_place(narrow: tuple[ASGIApp, bytes]) -> None:
+    service, key = narrow
+
+    async def story(server: _Server) -> None:
+        _, greedy = await server.connect()
+        greedy.write(b"GET /openapi.json HTTP/1.1\r\n\r\n" * 300)
+        while not any(connection.flow.write_paused for connection in server.connections):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert len(server.tasks) == 1, "an answer that cannot be sent"
+        assert (await server.said(asking(key) + ASK)).startswith(b"HTTP/1.1 200 ")
+        greedy.transport.abort()
+
+    tell(story, service)
