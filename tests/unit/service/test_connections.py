@@ -264,6 +264,28 @@ def test_who_does_not_read_is_cut_with_all_that_was_asked_for_and_who_reads_slow
     tell(story)
 
 
+def test_it_is_said_of_a_request_that_its_client_has_gone() -> None:
+    states: list[dict[str, Any]] = []
+
+    async def slow(scope: Scope, receive: Receive, _send: Send) -> None:
+        assert not (await receive())["more_body"]
+        states.append(scope["state"])
+        await receive()
+
+    async def story(server: _Server) -> None:
+        _, writer = await server.connect()
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        while not states:
+            await asyncio.sleep(0.01)
+        assert "gone" not in states[0]
+        writer.close()
+        while server.tasks:
+            await asyncio.sleep(0.01)
+        assert states[0]["gone"]
+
+    tell(story, slow)
+
+
 def test_who_never_ends_a_head_is_cut_and_counted() -> None:
     async def story(server: _Server) -> None:
         reader, writer = await server.connect()
