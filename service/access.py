@@ -126,7 +126,18 @@ class Access:
         seconds = max(1, math.ceil(self._limiter.get_window_stats(self._rate, caller).reset_time - time.time()))
         raise HTTPException(429, f"More than {self._rate} with this key.", {"Retry-After": str(seconds)})
 
+    def refuse_strangers(self, request: Request) -> None:
+        """Raise what answers a request without a valid key, 401, whatever it asks for; its body need not be there."""
+        if self._keys is not None:
+            self._valid(_presented(request))
+
     def _allowed(self, presented: str | None, scope: Scope) -> ApiKey:
+        key = self._valid(presented)
+        if scope not in key.scopes:
+            raise HTTPException(403, f"This API key lacks the scope '{scope}'.")
+        return key
+
+    def _valid(self, presented: str | None) -> ApiKey:
         key = None if presented is None else self._find(presented)
         if key is None:
             raise HTTPException(
@@ -142,8 +153,6 @@ class Access:
                 f"This API key expired on {key.expires.astimezone(UTC):%Y-%m-%d at %H:%M} UTC. Ask for a new one.",
                 {"WWW-Authenticate": 'Bearer error="invalid_token", error_description="The key has expired"'},
             )
-        if scope not in key.scopes:
-            raise HTTPException(403, f"This API key lacks the scope '{scope}'.")
         return key
 
     def _refuse_other_pages(self, request: Request) -> None:

@@ -80,7 +80,8 @@ def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path
 
     def watch(now: float) -> None:
         metrics.load(admission.in_flight, admission.waiting)
-        close_slow(settings.head_timeout_seconds, now)
+        for reason, count in close_slow(settings.head_timeout_seconds, now).items():
+            metrics.cut(reason, count)
 
     tracer = tracing.tracer_provider() if settings.tracing else None
 
@@ -88,7 +89,7 @@ def create_app(settings: Settings, log: AccessLog | None = None, last_good: Path
         app = AwaitThreads(app)
         if tracer is None:  # it is the framework that tells of its spans
             app = ShortWay(app)
-        app = Admit(app, admission, metrics, settings.max_body_bytes)
+        app = Admit(app, admission, access, metrics, settings.max_body_bytes)
         if settings.cors_origins:
             app = _cross_origin(app, settings.cors_origins)
         return Front(app, metrics, log, draining)

@@ -22,6 +22,7 @@ from prometheus_client.metrics_core import InfoMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from service.connections import CUT_REASONS, CutReason
 from service.live_model import SwapResult
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -72,6 +73,9 @@ class Metrics:
         self._waiting = self._gauge("http_requests_waiting", "Requests waiting for their turn.")
         self._shed = self._counter("http_requests_shed", "Requests answered 503 because of the load.", "reason")
         self._timeouts = self._counter("http_request_timeouts", "Requests that took longer than they may.")
+        self._cut = self._counter(
+            "http_connections_cut", "Connections whose clients sent or took too little.", "reason"
+        )
         self._recommendations = self._counter(
             "recommendations", "Answers to who asked for recommendations.", "strategy", "reason"
         )
@@ -116,6 +120,10 @@ class Metrics:
     def timeout(self) -> None:
         """Count a request that took too long."""
         self._timeouts.inc()
+
+    def cut(self, reason: CutReason, count: int) -> None:
+        """Count connections that were cut: ``large_head``, ``slow_head`` or ``unread_answer``."""
+        self._cut.labels(reason).inc(count)
 
     def recommendation(self, strategy: str, reason: str) -> None:
         """Count an answer to one user."""
@@ -164,6 +172,8 @@ class Metrics:
         """A rate over a series that is not there yet misses its first event."""
         for reason in ("full", "late"):
             self._shed.labels(reason)
+        for cut_reason in CUT_REASONS:
+            self._cut.labels(cut_reason)
         for outcome in ("swapped", "refused"):
             self._swaps.labels(outcome)
         for strategy, reason in _ANSWERS:

@@ -92,7 +92,12 @@ async def whole_body(request: Request) -> bytes:
 
 
 def refuse_deep(body: bytes, most: int) -> None:
-    """Answer 400 where the JSON of a body is nested more deeply than it may be."""
+    """Answer 400 where the JSON of a body is nested more deeply than it may be, or in another encoding than UTF-8.
+
+    JSON is UTF-8, where it has no zero bytes; in UTF-16 and UTF-32, which Python reads too, it is full of them.
+    """
+    if b"\0" in body:
+        raise HTTPException(400, "The body is not JSON in UTF-8.")
     if body.count(b"[") + body.count(b"{") <= most:
         return  # the usual case, without looking at the structure
     depth = 0

@@ -5,7 +5,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
 
+from service.access import Access
 from service.admission import Admission, Admit
 from service.metrics import Metrics
 
@@ -105,7 +107,7 @@ async def answer(scope: Any, door: Admission, app: Any, metrics: Metrics, body: 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await Admit(app, door, metrics, max_body_bytes=10)(scope, receive, send)
+    await Admit(app, door, Access(None, None), metrics, max_body_bytes=10)(scope, receive, send)
     return sent
 
 
@@ -164,6 +166,68 @@ def test_what_takes_too_long_is_ended_and_answered(
     run(story)
 
 
+def test_the_place_is_left_when_the_answer_begins_and_once() -> None:
+    async def story() -> None:
+        door, in_flight = admission(), list[int]()
+
+        async def app(_scope: Any, _receive: Any, send: Any) -> None:
+            in_flight.append(door.in_flight)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            in_flight.append(door.in_flight)
+            await send({"type": "http.response.body", "body": b""})
+
+        await answer(scope(), door, app, Metrics(), [])
+        assert [*in_flight, door.in_flight] == [1, 0, 0]
+
+    run(story)
+
+
+def test_who_cannot_be_answered_in_time_is_told_so_once_there_is_room() -> None:
+    """What is stopped while it waits to begin its answer has not begun it."""
+
+    async def story() -> None:
+        door, sent, room = admission(timeout=0.05), list[Any](), asyncio.Event()
+
+        async def app(_scope: Any, _receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        async def send(message: Any) -> None:
+            await room.wait()
+            sent.append(message)
+
+        watching = asyncio.create_task(door.watch(lambda _now: None))
+        asking = asyncio.create_task(
+            Admit(app, door, Access(None, None), Metrics(), max_body_bytes=10)(scope(), asyncio.sleep, send)
+        )
+        await asyncio.sleep(0.6)
+        room.set()
+        await asking
+        watching.cancel()
+        assert [message.get("status") for message in sent] == [503, None]
+        assert door.in_flight == 0
+
+    run(story)
+
+
+def test_a_body_in_pieces_is_handed_on_whole_and_too_large_a_one_no_further_than_that_shows() -> None:
+    async def story() -> None:
+        heard: list[Any] = []
+
+        async def app(_scope: Any, receive: Any, send: Any) -> None:
+            heard.append(await receive())
+            heard.append(await receive())
+
+        last = {"type": "http.disconnect"}
+        await answer(scope(headers=[CHUNKED]), admission(), app, Metrics(), [PART, PART, WHOLE, last])
+        assert heard == [{"type": "http.request", "body": b"{{{}", "more_body": False}, last]
+        with pytest.raises(HTTPException) as refused:
+            await answer(scope(headers=[CHUNKED]), admission(), app, Metrics(), [PART] * 11)
+        assert refused.value.status_code == 413
+        assert await answer(scope(headers=[CHUNKED]), admission(), app, Metrics(), [PART, last]) == []
+
+    run(story)
+
+
 def test_reading_a_model_may_take_its_time() -> None:
     async def story() -> None:
         door = admission(timeout=0.05)
@@ -185,7 +249,7 @@ def test_reading_a_model_may_take_its_time() -> None:
 
 def test_those_who_ask_how_the_service_is_are_always_let_in_and_others_are_told_to_come_again() -> None:
     async def story() -> None:
-        door, metrics = admission(in_flight=1, waiting=0, wait=0.01), Metrics()
+        door, metrics = admission(in_flight=1, waiting=0, wait=0.1), Metrics()
         await door.enter()
 
         async def app(_scope: Any, _receive: Any, send: Any) -> None:

@@ -345,6 +345,17 @@ def test_deep_nesting_is_refused_and_brackets_in_strings_are_none(client: TestCl
     assert response.status_code == status
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
+@pytest.mark.parametrize("media_type", ["application/json", "application/json; charset=utf-16"])
+def test_json_in_another_encoding_is_refused_in_which_nesting_would_not_be_seen(
+    client: TestClient, encoding: str, media_type: str
+) -> None:
+    response = client.post(
+        "/recommend", content='{"user_id": "ann"}'.encode(encoding), headers={"content-type": media_type}
+    )
+    assert (response.status_code, response.json()["detail"]) == (400, "The body is not JSON in UTF-8.")
+
+
 def test_a_worker_falls_back_to_what_the_others_serve(tmp_path: Path) -> None:
     store, last_good = tmp_path / "models", tmp_path / "last-good"
     good = publish(store)
