@@ -54,14 +54,14 @@ def publish(
     return artifact.publish(store, model, Provenance(dataset, {}, 1, {}))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("models")
     publish(store)
     return store
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(store: Path) -> Iterator[TestClient]:
     with TestClient(create_app(Settings(models=store)), raise_server_exceptions=False) as client:
         yield client
