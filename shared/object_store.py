@@ -38,6 +38,8 @@ _FETCH_LOCK = ".object-store.lock"
 _LIVE_LOCK = ".object-store.live.lock"
 """Who compares the two sides' live versions, or changes them; never for long."""
 
+_SENT_AGAIN = 5
+"""How often what was made live is sent when somebody removes it meanwhile."""
 _Files = dict[str, tuple[int, int, int]]
 """Of each file in a folder the inode, size in bytes, and time of the last change in nanoseconds."""
 
@@ -245,9 +247,11 @@ class ObjectStore:
                     artifact.follow(self._folder, instead_of)
                 raise SupersededError(f"{self._url}: another version is live there by now; try again in a moment")
             self._files.pipe_file(f"{self._root}/{CURRENT}", "".join(f"{name}\n" for name in trail).encode())
-            while self._send_missing(trail[:FETCHED]):  # somebody removed them before they read that they are needed
-                pass
-        return sent
+            for _ in range(_SENT_AGAIN):
+                if not self._send_missing(trail[:FETCHED]):
+                    return sent
+                # somebody removed them before they read that they are needed
+        raise UserError(f"{self._url}: what is sent there does not stay; look for what removes or changes its files")
 
     def _send_missing(self, trail: list[str], *, by_content: bool = False) -> list[str]:
         """Copy those that are in the folder and not there whole; returns those copied. The first must be whole here."""
