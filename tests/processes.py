@@ -14,9 +14,7 @@ from typing import Any
 
 FORKED = multiprocessing.get_context("forkserver")
 """Processes of their own that need not import torch: they are forked from one that has nothing but imported it."""
-FORKED.set_forkserver_preload(
-    ["trainer.cli.app", "trainer.cli.nightly", "trainer.nightly.job", "trainer.linear_teacher"]
-)
+FORKED.set_forkserver_preload(["trainer.nightly.job", "trainer.linear_teacher"])
 
 
 def command_line(
@@ -41,11 +39,11 @@ def command_line(
 
 
 def _command_line(words: list[str], environment: dict[str, str], folder: Path, out: Path, err: Path) -> None:
-    from trainer.cli.app import main
-
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    from trainer.cli.app import main  # which asks the environment how wide the terminal is
+
     for stream, place in enumerate((Path(os.devnull), out, err)):
         os.dup2(os.open(place, os.O_RDWR | os.O_CREAT, 0o600), stream)
     sys.argv = ["mts4mm", *words]

@@ -231,7 +231,7 @@ def test_bench_propagation_times_the_three_products(cli: Cli, trained: Trained) 
         (["validate", "no-such-folder"], 1, "no-such-folder"),
         (["models", "verify", "no-such-folder"], 1, "no-such-folder"),
         (["evaluate", "no-such-folder", "{shop}"], 1, "no-such-folder"),
-        (["serve", "--port", "99999999"], 2, "MTS4MM_PORT"),
+        (["serve", "--port", "99999999"], 2, "--port"),
         (["demo-data", "{shop}/items.csv"], 1, "items.csv"),
         (["no-such-command"], 2, "no-such-command"),
     ],

@@ -781,6 +781,7 @@ def test_old_versions_go_from_the_object_store_by_the_command_line_too(
     assert json.loads(told.output) == {
         "store": str(here),
         "removed": names[1:2],
+        "runs": [],
         "url": url,
         "removed_there": names[:2],
     }

@@ -187,7 +187,7 @@ def test_a_full_log_refuses_events_rather_than_losing_any(state: UserState, monk
     monkeypatch.setattr(store, "MOST_LOGGED", 3)
     state.record([event("1"), event("2")])
 
-    with pytest.raises(StateUnavailable, match="LOGFULL"):
+    with pytest.raises(StateUnavailable, match="the log of events is full"):
         state.record([event("3"), event("4")])
 
     assert [each.event_id for each in logged(state)] == ["1", "2"]

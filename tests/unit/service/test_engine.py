@@ -171,7 +171,7 @@ def test_a_forgotten_user_is_unknown_to_a_model_that_does_not_say_it_left_the_us
 
 def test_a_model_that_left_out_who_was_forgotten_may_use_what_came_after(tmp_path: Path) -> None:
     until = datetime(2026, 1, 1, tzinfo=UTC)
-    publish(tmp_path, {ATTACHMENT: attachment(until)})
+    publish(tmp_path, {ATTACHMENT: attachment(until, trained=until)})
     engine = Engine(artifact.load(tmp_path))
 
     def reason(forgotten_at: datetime) -> str:

@@ -147,7 +147,7 @@ def test_the_console_knows_no_forgotten_users_and_no_retired_items_also_without_
         shop.forget_user("ann")
         shop.retire_item("mug")
         until = datetime.now(UTC)
-        after = publish(models, attachments={ATTACHMENT: attachment(until)})
+        after = publish(models, attachments={ATTACHMENT: attachment(until, trained=until)})
         assert _found(http, "") == ["dan", "cyd", "007"]
         assert _found(http, "a") == []
         assert _compared(http, "ann", before, after) == {before: None, after: ["hat", "sock", "42", "pen"]}
