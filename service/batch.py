@@ -20,15 +20,13 @@ from service.engine import Begun, Engine
 from service.live_model import try_out
 from service.overlay import Overlay
 from service.queries import Query, RankedRows
+from service.schemas import DEFAULT_K, MAX_K
 from service.settings import Settings, load_settings
 from shared import artifact
 from shared.durable import replacing
 from shared.errors import UsageError, UserError
-from shared.state import open_state
-from shared.state.breaker import StateUnavailable
+from shared.state import StateUnavailable, open_state
 
-MOST_ITEMS = 500
-"""A user may be recommended at once, as over HTTP."""
 _TOGETHER = 256
 """Users whose events are read in one round trip, and who are searched for in one pass."""
 _POLL_SECONDS = 60.0
@@ -49,15 +47,15 @@ def write_recommendations(settings: Settings, out: Path, k: int, users: Path | N
     Args:
         settings: where models and state are.
         out: ``.csv``, a row an item, or ``.jsonl``, a line a user.
-        k: items a user, from 1 to :data:`MOST_ITEMS`.
+        k: items a user, from 1 to :data:`service.schemas.MAX_K`.
         users: a file with a user's id a line; by default all users of the model who have not been forgotten.
 
     Raises:
         UserError: there is no model, the state does not answer, or a file cannot be read or written.
     """
     head, lines = _format(out)
-    if not 1 <= k <= MOST_ITEMS:
-        raise UsageError(f"--k {k}: give a number from 1 to {MOST_ITEMS}")
+    if not 1 <= k <= MAX_K:
+        raise UsageError(f"--k {k}: give a number from 1 to {MAX_K}")
     named = None if users is None else _user_ids(users)
     version = artifact.current_version(settings.models)
     if version is None:
@@ -175,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write the file that was asked for, and say what it holds."""
     parser = argparse.ArgumentParser(prog="mts4mm recommend", description="Recommendations for everybody in one file.")
     parser.add_argument("--out", type=Path, required=True, help="the file: *.csv, a row an item, or *.jsonl")
-    parser.add_argument("--k", type=int, default=20, help="items a user")
+    parser.add_argument("--k", type=int, default=DEFAULT_K, help="items a user")
     parser.add_argument("--users", type=Path, help="a file with a user's id a line; all users of the model by default")
     parser.add_argument("--models", type=Path, default=argparse.SUPPRESS, help="the models folder")
     given = vars(parser.parse_args(arguments))

@@ -24,7 +24,8 @@ def keep(own: Path, forgotten: Mapping[str, datetime]) -> None:
     known = _read(own)
     kept = dict(known)
     for user, until in forgotten.items():
-        kept[digest(user)] = max(until, kept.get(digest(user), until))
+        digested = digest(user)
+        kept[digested] = max(until, kept.get(digested, until))
     if kept != known:
         with durable.replacing(own / FILE) as file:
             file.write(json.dumps({user: until.isoformat() for user, until in sorted(kept.items())}).encode())
